@@ -1,0 +1,80 @@
+"""When a run leaves early, and how it rests: budgets, the duty ratio, the operator's flags."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from housekeeping.policies.pace import Pace
+from housekeeping.policies.result import StopReason
+
+_STEP_SECONDS = 0.25  # how soon a flag is honoured inside a rest
+_LONGEST_REST_SECONDS = 5.0
+
+
+class Clock(Protocol):
+    """Monotonic time, and a way to let it pass."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Budget:
+    """The time and rows a run may take."""
+
+    def __init__(self, pace: Pace, limit: int | None, clock: Clock) -> None:
+        self._clock = clock
+        self._deadline = clock.monotonic() + pace.time_budget.total_seconds()
+        given = [rows for rows in (pace.row_budget, limit) if rows is not None]
+        self._rows = min(given) if given else None
+
+    def rows_left(self, done: int) -> int | None:
+        """Return how many rows may still go; None is no limit."""
+        return None if self._rows is None else max(0, self._rows - done)
+
+    def spent(self, done: int) -> StopReason | None:
+        """Return the budget that is used up, or None."""
+        if self.rows_left(done) == 0:
+            return StopReason.ROW_BUDGET
+        if self._clock.monotonic() >= self._deadline:
+            return StopReason.TIME_BUDGET
+        return None
+
+
+class Rest:
+    """Rests between windows so that the run works only its share of the time."""
+
+    def __init__(
+        self, duty: float, clock: Clock, objection: Callable[[], StopReason | None]
+    ) -> None:
+        self._share = 1 / duty - 1
+        self._clock = clock
+        self._objection = objection
+
+    def after(self, worked_seconds: float) -> float:
+        """Rest for what a window's work has earned; return the seconds it took.
+
+        Ends early when somebody objects to the run: the caller asks again before its next window.
+        """
+        wanted = min(worked_seconds * self._share, _LONGEST_REST_SECONDS)
+        return self.pause(wanted)
+
+    def pause(self, seconds: float) -> float:
+        """Let time pass, in steps short enough to hear an objection."""
+        begun = self._clock.monotonic()
+        end = begun + seconds
+        while (left := end - self._clock.monotonic()) > 0:
+            self._clock.sleep(min(left, _STEP_SECONDS))
+            if left > _STEP_SECONDS and self._objection() is not None:
+                break
+        return self._clock.monotonic() - begun

@@ -1,0 +1,243 @@
+"""The loop of a purge: one window after the other until there is a reason to stop."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError
+
+from housekeeping.engine.pacing import Budget, Clock, Rest
+from housekeeping.engine.sizing import WindowSize
+from housekeeping.engine.walks import Walk
+from housekeeping.policies.errors import LeaseLost
+from housekeeping.policies.pace import Pace
+from housekeeping.policies.result import Phases, StopReason
+from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
+from housekeeping.stores.postgres.predicate import Predicate
+from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.windows import FenceBusy, Held, TooManyChildren, WindowOutcome
+
+_log = logging.getLogger("housekeeping.purge")
+
+_FENCE_PATIENCE_SECONDS = 10.0  # a stale batch ends within its statement_timeout of 5 s
+_FENCE_STEP_SECONDS = 0.1
+MOST_REFUSING_ROWS = 100  # more than that is no poisoned row but a wrong policy
+
+
+class Windows(Protocol):
+    """Where windows are deleted; see stores.postgres.windows.WindowStore."""
+
+    def delete(
+        self,
+        number: int,
+        walk: str,
+        range_: Range,
+        predicate: Predicate,
+        held: Held,
+        limit: int | None,
+        *,
+        drain: bool,
+    ) -> WindowOutcome: ...
+
+    def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None: ...
+
+
+class Report(Protocol):
+    """Hears how the loop gets on."""
+
+    def committed(self, outcome: WindowOutcome, tally: "Tally", fraction: float | None) -> None: ...
+
+    def shrunk(self, window: Range, cause: str) -> None: ...
+
+    def passed(self, window: Range, cause: str, rows: int) -> None: ...
+
+
+class ConnectionLost(Exception):
+    """The database went away between two statements; the run can be taken up again."""
+
+
+@dataclass
+class Tally:
+    """What a loop has done so far; the ledger holds the same in committed rows."""
+
+    number: int = 0
+    rows: int = 0
+    left_behind: int = 0
+    refusing: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    sizes: dict[str, int] = field(default_factory=dict)
+    phases: Phases = field(default_factory=Phases)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A window, or a piece of one, and how to go about it."""
+
+    range: Range
+    held: Held = Held.WAIT
+    drain: bool = False
+
+
+class PurgeLoop:
+    """Clears the windows of all walks."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        pace: Pace,
+        budget: Budget,
+        rest: Rest,
+        clock: Clock,
+        objection: Callable[[], StopReason | None],
+        report: Report,
+        tally: Tally,
+    ) -> None:
+        self._windows = windows
+        self._pace = pace
+        self._budget = budget
+        self._rest = rest
+        self._clock = clock
+        self._objection = objection
+        self._report = report
+        self.tally = tally
+
+    def run(self, walks: Sequence[Walk]) -> StopReason:
+        """Clear the windows of the walks in order; return why it ended.
+
+        Raises LeaseLost, ConnectionLost, and the DBAPIError no smaller window would cure.
+        """
+        for walk in walks:
+            reason = self._clear_walk(walk)
+            if reason is not None:
+                return reason
+        return StopReason.EXHAUSTED
+
+    def _reason_to_stop(self) -> StopReason | None:
+        return self._objection() or self._budget.spent(self.tally.rows)
+
+    def _clear_walk(self, walk: Walk) -> StopReason | None:
+        start = self.tally.sizes.get(walk.name)
+        if start is None:
+            start = int(self._pace.first_window_rows / max(walk.rows_per_unit, 0.01))
+        target = self._pace.batch_target.total_seconds()
+        size = WindowSize(max(1, start), target, walk.rows_per_unit)
+        while True:
+            if (reason := self._reason_to_stop()) is not None:
+                return reason
+            begun = self._clock.monotonic()
+            window = walk.next(size.current)
+            self.tally.phases.probe += self._clock.monotonic() - begun
+            if window is None:
+                return None
+            if (reason := self._clear(walk, window, size)) is not None:
+                return reason
+            self.tally.sizes[walk.name] = size.current
+
+    def _clear(self, walk: Walk, window: Range, size: WindowSize) -> StopReason | None:
+        """Clear one window, in pieces where it must be."""
+        parts = [_Part(window)]
+        while parts:
+            part = parts.pop()
+            outcome, rest = self._attempt(walk, part, size)
+            parts.extend(reversed(rest))
+            if outcome is not None:
+                self._count(walk, part, outcome, size)
+            if parts and (reason := self._reason_to_stop()) is not None:
+                return reason
+        return None
+
+    def _attempt(
+        self, walk: Walk, part: _Part, size: WindowSize
+    ) -> tuple[WindowOutcome | None, tuple[_Part, ...]]:
+        """Try a part once; return what it did and what is still to be done."""
+        try:
+            outcome = self._delete(walk, part)
+        except TooManyChildren:
+            return None, self._smaller(walk, part, size, "its rows own too many child rows")
+        except DBAPIError as error:
+            return None, self._after(error, walk, part, size)
+        return outcome, (part,) if outcome.unfinished else ()
+
+    def _delete(self, walk: Walk, part: _Part) -> WindowOutcome:
+        patience = self._clock.monotonic() + _FENCE_PATIENCE_SECONDS
+        while True:
+            try:
+                return self._windows.delete(
+                    self.tally.number + 1,
+                    walk.name,
+                    part.range,
+                    walk.predicate,
+                    part.held,
+                    self._budget.rows_left(self.tally.rows),
+                    drain=part.drain,
+                )
+            except FenceBusy:
+                if self._clock.monotonic() >= patience:
+                    raise LeaseLost(
+                        target=walk.name, reason="another session keeps deleting from the table"
+                    ) from None
+                self.tally.phases.wait += self._rest.pause(_FENCE_STEP_SECONDS)
+
+    def _after(
+        self, error: DBAPIError, walk: Walk, part: _Part, size: WindowSize
+    ) -> tuple[_Part, ...]:
+        condition = condition_of(error)
+        if condition is Condition.CONNECTION_LOST:
+            raise ConnectionLost(sentence(error)) from error
+        if condition is Condition.HOPELESS:
+            raise error
+        if condition is Condition.CONTENDED and part.held is Held.WAIT:
+            size.shrink()
+            return (_Part(part.range, Held.PASS, part.drain),)
+        if condition is Condition.REFUSED_BY_ROW:
+            return self._isolate(walk, part, sentence(error))
+        return self._smaller(walk, part, size, sentence(error))
+
+    def _smaller(self, walk: Walk, part: _Part, size: WindowSize, cause: str) -> tuple[_Part, ...]:
+        """Halve a window that asks too much of one transaction."""
+        size.shrink()
+        pieces = walk.divide(part.range)
+        self._report.shrunk(part.range, cause)
+        if pieces:
+            return tuple(_Part(piece, part.held) for piece in pieces)
+        if not part.drain:
+            return (_Part(part.range, part.held, drain=True),)
+        self._pass(walk, part, cause)
+        return ()
+
+    def _isolate(self, walk: Walk, part: _Part, cause: str) -> tuple[_Part, ...]:
+        """Halve a window down to the row that refuses to go, and pass that one."""
+        pieces = walk.divide(part.range)
+        if not pieces:
+            self._pass(walk, part, cause)
+        return tuple(_Part(piece, part.held, part.drain) for piece in pieces)
+
+    def _pass(self, walk: Walk, part: _Part, cause: str) -> None:
+        self.tally.number += 1
+        self._windows.record_passed(self.tally.number, walk.name, part.range, cause)
+        self.tally.left_behind += 1
+        self.tally.refusing += 1
+        self._report.passed(part.range, cause, 1)
+        if self.tally.refusing > MOST_REFUSING_ROWS:
+            raise RefusedTooOften(cause)
+
+    def _count(self, walk: Walk, part: _Part, outcome: WindowOutcome, size: WindowSize) -> None:
+        tally = self.tally
+        tally.number += 1
+        tally.rows += outcome.rows
+        tally.left_behind += outcome.left_behind
+        tally.counts.update(outcome.counts)
+        tally.phases.delete += outcome.delete_seconds
+        tally.phases.commit += outcome.commit_seconds
+        worked = outcome.delete_seconds + outcome.commit_seconds
+        size.took(walk.units(part.range), worked, outcome.work)
+        if outcome.left_behind:
+            self._report.passed(part.range, "another session holds them", outcome.left_behind)
+        self._report.committed(outcome, tally, walk.fraction())
+        tally.phases.wait += self._rest.after(worked)
+
+
+class RefusedTooOften(Exception):
+    """More rows refused to go than a few poisoned ones; the last said why."""

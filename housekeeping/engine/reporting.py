@@ -1,0 +1,93 @@
+"""Turns what a purge does into events."""
+
+from housekeeping.engine.planning import Plan
+from housekeeping.engine.purging import Tally
+from housekeeping.engine.run import Request
+from housekeeping.policies.events import (
+    EventStream,
+    RunStarted,
+    RunStopped,
+    WindowCommitted,
+    WindowPassed,
+    WindowShrunk,
+)
+from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.result import RunResult
+from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.windows import WindowOutcome
+
+_ALMOST = 99  # a run is at 100 % only once it has ended
+
+
+class RunReport:
+    """Publishes the events of one run."""
+
+    def __init__(self, policy: PurgePolicy, request: Request, events: EventStream) -> None:
+        self._events = events
+        self._who = {
+            "operation": policy.operation,
+            "policy": policy.name,
+            "run_id": str(request.run_id),
+        }
+        self._dry_run = request.dry_run
+        self._estimate = 0
+
+    def started(self, table: str, plan: Plan, *, resumed: bool) -> None:
+        self._estimate = plan.estimate
+        walks = ", ".join(walk.name for walk in plan.walks)
+        self._events.publish(
+            RunStarted(
+                **self._who,
+                table=table,
+                walk=f"{walks}: {plan.reason}",
+                estimate=plan.estimate,
+                dry_run=self._dry_run,
+                resumed=resumed,
+            )
+        )
+
+    def committed(self, outcome: WindowOutcome, tally: Tally, fraction: float | None) -> None:
+        self._events.publish(
+            WindowCommitted(
+                **self._who,
+                rows=outcome.rows,
+                seconds=round(outcome.delete_seconds + outcome.commit_seconds, 4),
+                done=tally.rows,
+                estimate=max(self._estimate, tally.rows),
+                percent=self._percent(tally.rows, fraction),
+            )
+        )
+
+    def _percent(self, rows: int, fraction: float | None) -> int:
+        if fraction is None:
+            fraction = rows / max(1, self._estimate)
+        return min(_ALMOST, int(100 * fraction))
+
+    def shrunk(self, window: Range, cause: str) -> None:
+        self._events.publish(WindowShrunk(**self._who, window=bounds_text(window), cause=cause))
+
+    def passed(self, window: Range, cause: str, rows: int) -> None:
+        self._events.publish(
+            WindowPassed(**self._who, window=bounds_text(window), cause=cause, rows=rows)
+        )
+
+    def stopped(self, result: RunResult) -> None:
+        self._events.publish(
+            RunStopped(
+                **self._who,
+                stop_reason=result.stop_reason.value,
+                success=result.success,
+                rows=result.total,
+                batches=result.batches,
+                seconds=round(result.seconds, 4),
+                details=dict(result.details),
+                warnings=result.warnings,
+                error=result.error or "",
+            )
+        )
+
+
+def bounds_text(window: Range) -> str:
+    """Return a window's bounds for people."""
+    lower, upper = window.bounds()
+    return f"{lower or 'the beginning'} to {upper}"

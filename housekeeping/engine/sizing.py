@@ -1,0 +1,63 @@
+"""How large the next window is: its time decides, never its rows."""
+
+# pt-online-schema-change's weight for what was measured before.
+_MEMORY = 0.75
+_GROWTH = 1.5
+_ASSUMED_RATE = 100_000.0  # rows a second, before anything was measured: a slow disk's figure
+_HARD_CEILING = 1_000_000
+
+
+class WindowSize:
+    """Aims windows at a target time; halves at once, grows slowly.
+
+    A size counts `units`: heap blocks or index entries. `rows_per_unit` bounds what a window could
+    hold if every row in it expired: after a long stretch where nothing did, a window sized by its
+    time alone would be far too large for the first stretch where everything does.
+    """
+
+    def __init__(
+        self, start: int, target_seconds: float, rows_per_unit: float, ceiling: int = _HARD_CEILING
+    ) -> None:
+        self._target = target_seconds
+        self._rows_per_unit = max(rows_per_unit, 0.01)
+        self._ceiling = max(1, ceiling)
+        self._row_rate = _ASSUMED_RATE
+        self._measured = False
+        self._unit_rate: float | None = None
+        self._size = max(1, min(start, self._ceiling))
+
+    @property
+    def current(self) -> int:
+        """Units the next window should hold."""
+        return min(self._size, self._safe)
+
+    @property
+    def _safe(self) -> int:
+        """Units that take at most twice the target even if every row in them goes."""
+        rows = 2 * self._target * self._row_rate
+        return max(1, min(self._ceiling, int(rows / self._rows_per_unit)))
+
+    def took(self, units: int, seconds: float, rows: int) -> None:
+        """Learn from a window that was done: it held `units`, took `seconds`, removed `rows`."""
+        seconds = max(seconds, 1e-4)
+        if rows:
+            self._learn_row_rate(rows / seconds)
+        rate = units / seconds
+        old = self._unit_rate
+        self._unit_rate = rate if old is None else _MEMORY * old + (1 - _MEMORY) * rate
+        if units < self._size and seconds < self._target:
+            return  # the last window of a walk, or a divided one, says nothing about growing
+        wanted = self._unit_rate * self._target
+        self._size = int(max(1, self._size / 2, min(wanted, self._size * _GROWTH + 1)))
+        self._size = min(self._size, self._ceiling)
+
+    def shrink(self) -> None:
+        """Halve: a window did not fit its time, or somebody stood in its way."""
+        self._size = max(1, self.current // 2)
+        self._unit_rate = None
+
+    def _learn_row_rate(self, rate: float) -> None:
+        if not self._measured:
+            self._row_rate, self._measured = max(rate, 1.0), True
+            return
+        self._row_rate = max(1.0, _MEMORY * self._row_rate + (1 - _MEMORY) * rate)

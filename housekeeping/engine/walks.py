@@ -1,0 +1,150 @@
+"""The windows of a walk: disjoint, in order, and each can be divided down to a single row."""
+
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from housekeeping.engine.planning import HeapPlan, KeyPlan
+from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.predicate import Predicate
+from housekeeping.stores.postgres.probes import probing
+from housekeeping.stores.postgres.ranges import HeapRange, KeyRange, Range, Tid
+
+# Up to here rows with one key go in one window: about 50 ms. More came by a bulk load.
+LARGEST_TIE = 50_000
+
+
+class Walk(Protocol):
+    """A way through a table. It ends when its windows are exhausted, never at a short one."""
+
+    name: str
+    predicate: Predicate
+    rows_per_unit: float
+
+    def next(self, size: int) -> Range | None:
+        """Return the next window of about `size` units; None at the end."""
+
+    def divide(self, window: Range) -> tuple[Range, ...]:
+        """Return smaller windows that cover a window; none when it holds a single row."""
+
+    def units(self, window: Range) -> int:
+        """Return how many units a window holds."""
+
+    def skip_to(self, upper: str) -> None:
+        """Go on after the window whose upper bound an earlier attempt committed."""
+
+    def fraction(self) -> float | None:
+        """Return how much of the walk is behind us, 0 to 1; None when only the rows tell."""
+
+
+class HeapWalk:
+    """From the first block to the last one the table had when the run began."""
+
+    def __init__(self, plan: HeapPlan, facts: TableFacts) -> None:
+        self.name = plan.name
+        self.predicate = plan.predicate
+        self.rows_per_unit = max(facts.rows, 1.0) / max(facts.pages, 1)
+        self._blocks = plan.blocks
+        self._at = 0
+
+    def next(self, size: int) -> Range | None:
+        if self._at >= self._blocks:
+            return None
+        first, self._at = self._at, min(self._blocks, self._at + size)
+        return HeapRange.blocks(first, self._at)
+
+    def divide(self, window: Range) -> tuple[Range, ...]:
+        assert isinstance(window, HeapRange)
+        return window.halves()
+
+    def units(self, window: Range) -> int:
+        assert isinstance(window, HeapRange)
+        return max(1, window.upper.block - window.lower.block)
+
+    def skip_to(self, upper: str) -> None:
+        self._at = Tid.parse(upper).block
+
+    def fraction(self) -> float | None:
+        return self._at / max(1, self._blocks)
+
+
+class KeyWalk:
+    """Along an index, from its oldest entry to the cutoff.
+
+    Rows that share one key by the thousand (a bulk load in one transaction) can't be told apart by
+    it; they lie together in the heap, so that stretch is walked by blocks.
+    """
+
+    rows_per_unit = 1.0
+
+    def __init__(self, plan: KeyPlan, facts: TableFacts, connection: Connection) -> None:
+        self.name = plan.name
+        self.predicate = plan.predicate
+        self._probe = plan.probe
+        self._facts = facts
+        self._connection = connection
+        self._density = max(facts.rows, 1.0) / max(facts.pages, 1)
+        self._lower: str | None = None
+        self._ended = False
+        self._tie: HeapRange | None = None
+
+    def next(self, size: int) -> Range | None:
+        if self._tie is not None:
+            return self._next_of_tie(self._tie, size)
+        if self._ended:
+            return None
+        with probing(self._connection):
+            found = self._probe.next_range(self._connection, self._lower, size)
+            if found is None:
+                self._ended = True
+                return None
+            self._ended = found.rows < size
+            before, self._lower = self._lower, found.upper
+            if self._ended or not self._probe.tie_exceeds(
+                self._connection, found.upper, max(size, LARGEST_TIE)
+            ):
+                return found
+            self._tie = self._probe.tie_span(self._connection, found.upper)
+        return KeyRange(found.key, before, found.upper, upper_included=False, rows=found.rows)
+
+    def _next_of_tie(self, tie: HeapRange, size: int) -> Range:
+        cut = Tid(tie.lower.block + max(1, int(size / self._density)))
+        if cut >= tie.upper:
+            self._tie = None
+            return tie
+        self._tie = HeapRange(cut, tie.upper)
+        return HeapRange(tie.lower, cut)
+
+    def divide(self, window: Range) -> tuple[Range, ...]:
+        if isinstance(window, HeapRange):
+            return window.halves()
+        with probing(self._connection):
+            half = max(1, window.rows // 2)
+            middle = self._probe.next_range(self._connection, window.lower, half)
+            if middle is not None and middle.upper != window.upper and window.rows > 1:
+                rest = window.rows - middle.rows
+                upper = KeyRange(
+                    window.key, middle.upper, window.upper, window.upper_included, max(1, rest)
+                )
+                return middle, upper
+            span = self._probe.heap_span(self._connection, window)
+        return () if span is None else span.halves()
+
+    def units(self, window: Range) -> int:
+        if isinstance(window, HeapRange):
+            return max(1, int((window.upper.block - window.lower.block) * self._density))
+        return window.rows
+
+    def skip_to(self, upper: str) -> None:
+        if not upper.startswith("("):  # a heap window inside this walk: begin the walk again
+            self._lower = upper
+
+    def fraction(self) -> float | None:
+        return None
+
+
+def walk_of(plan: HeapPlan | KeyPlan, facts: TableFacts, connection: Connection) -> Walk:
+    """Return the walk a plan asks for."""
+    if isinstance(plan, HeapPlan):
+        return HeapWalk(plan, facts)
+    return KeyWalk(plan, facts, connection)

@@ -1,0 +1,1 @@
+"""One module per operation. Each takes a policy, a request and its surroundings; returns a RunResult."""

@@ -1,0 +1,49 @@
+"""A dry run's parts: windows that count, and the statement a real run would send."""
+
+from sqlalchemy import Connection
+
+from housekeeping.engine.planning import HeapPlan, Plan
+from housekeeping.stores.postgres.deletion import Deletion
+from housekeeping.stores.postgres.predicate import Predicate
+from housekeeping.stores.postgres.preflight import Target
+from housekeeping.stores.postgres.ranges import HeapRange, KeyRange, Range
+from housekeeping.stores.postgres.windows import Held, WindowOutcome, WindowStore
+
+
+class CountingWindows:
+    """Stands where a WindowStore deletes, and counts."""
+
+    def __init__(self, store: WindowStore) -> None:
+        self._store = store
+
+    def delete(
+        self,
+        number: int,  # noqa: ARG002 - the shape of WindowStore.delete
+        walk: str,  # noqa: ARG002
+        range_: Range,
+        predicate: Predicate,
+        held: Held,  # noqa: ARG002
+        limit: int | None,  # noqa: ARG002
+        *,
+        drain: bool,  # noqa: ARG002
+    ) -> WindowOutcome:
+        return self._store.count(range_, predicate)
+
+    def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
+        """Nothing is recorded in a dry run."""
+
+
+def first_statement(connection: Connection, target: Target, plan: Plan) -> str:
+    """Return the DELETE a run would send for its windows, with `%(name)s` for bound values."""
+    if not plan.walks:
+        return ""
+    walk = plan.walks[0]
+    window: Range
+    if isinstance(walk, HeapPlan):
+        window = HeapRange.blocks(0, 1)
+    else:
+        window = KeyRange(walk.probe.key, None, "", True, 1)
+    deletion = Deletion(target.facts, target.children, window, walk.predicate)
+    pins = target.children or target.keepers
+    statement = deletion.delete_pinned() if pins else deletion.direct()
+    return " ".join(statement.text(connection).split())

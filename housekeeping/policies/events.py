@@ -1,0 +1,127 @@
+"""The event stream of a run. Alerts read these names: adding a field is free, renaming is not.
+
+    housekeeping.run.started       once, after the lease is ours
+    housekeeping.window.committed  after every transaction that counted
+    housekeeping.window.shrunk     a window did not fit its time and was halved
+    housekeeping.window.passed     rows stayed: another session holds them, or they refuse to go
+    housekeeping.run.waiting       resting, or waiting for a lost worker's lease
+    housekeeping.run.stopped       once per run, however it ended; no key is ever missing
+
+An event is published to every subscriber of the stream; a subscriber that fails is logged and
+never harms the run.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+_log = logging.getLogger("housekeeping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something a run did. `operation`, `policy` and `run_id` say which run."""
+
+    NAME: ClassVar[str] = ""
+    LEVEL: ClassVar[int] = logging.DEBUG
+    operation: str
+    policy: str
+    run_id: str
+
+    def fields(self) -> dict[str, Any]:
+        return {"name": self.NAME, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    NAME: ClassVar[str] = "housekeeping.run.started"
+    LEVEL: ClassVar[int] = logging.INFO
+    table: str
+    walk: str
+    """how the table is walked, and why"""
+    estimate: int
+    """rows the planner expects to go"""
+    dry_run: bool
+    resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowCommitted(Event):
+    NAME: ClassVar[str] = "housekeeping.window.committed"
+    rows: int
+    seconds: float
+    done: int
+    """rows of the run so far"""
+    estimate: int
+    percent: int
+    """0 to 100, by how much of the table is walked or of the estimate is done"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowShrunk(Event):
+    NAME: ClassVar[str] = "housekeeping.window.shrunk"
+    LEVEL: ClassVar[int] = logging.INFO
+    window: str
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPassed(Event):
+    NAME: ClassVar[str] = "housekeeping.window.passed"
+    LEVEL: ClassVar[int] = logging.WARNING
+    window: str
+    cause: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWaiting(Event):
+    NAME: ClassVar[str] = "housekeeping.run.waiting"
+    cause: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStopped(Event):
+    NAME: ClassVar[str] = "housekeeping.run.stopped"
+    LEVEL: ClassVar[int] = logging.INFO
+    stop_reason: str
+    success: bool
+    rows: int
+    batches: int
+    seconds: float
+    details: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+Subscriber = Callable[[Event], None]
+
+
+class EventStream:
+    """Hands every event to every subscriber, in the order they subscribed."""
+
+    def __init__(self, subscribers: Iterable[Subscriber] = ()) -> None:
+        self._subscribers = list(subscribers)
+
+    def publish(self, event: Event) -> None:
+        """Tell all subscribers; one that raises is logged, the others still hear."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:  # noqa: BLE001 - whatever a subscriber does, the run goes on
+                _log.exception("a subscriber failed on %s", event.NAME)
+
+
+def log_event(event: Event) -> None:
+    """Log an event: a sentence for people, `extra["event"]` for machines.
+
+    One key under `extra`, so that no field collides with the log record's own.
+    """
+    level = event.LEVEL
+    if isinstance(event, RunStopped) and event.error:
+        level = logging.ERROR
+    fields = event.fields()
+    told = " ".join(f"{key}={value}" for key, value in fields.items() if key != "name")
+    _log.log(level, "%s %s", event.NAME, told, extra={"event": fields})

@@ -1,0 +1,31 @@
+"""How gently a run goes, and when it leaves early."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How gently a run goes. The defaults suit a production database at night.
+
+    `batch_target`: seconds one transaction should take; windows grow and shrink towards it.
+    `duty`: share of the time a run works; 0.5 rests as long as it worked, 1 never rests.
+    `time_budget`: the run leaves between two windows once it is over.
+    `row_budget`: at most this many rows a run; None is no limit.
+    `lock_timeout`: how long a statement waits for a row another session holds.
+    `lease_ttl`: how long a dead worker's lease blocks the next run; renewed at a third of it.
+    `first_window_rows`: rows the first window aims at, before anything was measured.
+    """
+
+    batch_target: timedelta = timedelta(milliseconds=250)
+    duty: float = 0.5
+    time_budget: timedelta = timedelta(minutes=50)
+    row_budget: int | None = None
+    lock_timeout: timedelta = timedelta(milliseconds=200)
+    lease_ttl: timedelta = timedelta(seconds=30)
+    first_window_rows: int = 2_000
+
+    @property
+    def statement_timeout(self) -> timedelta:
+        """Four targets, at least 5 s: a window that takes longer is halved, not waited for."""
+        return max(4 * self.batch_target, timedelta(seconds=5))

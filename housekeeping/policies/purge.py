@@ -1,0 +1,110 @@
+"""What a purge may delete, said in data: which table, what expires when, and what protects a row.
+
+Nothing here knows SQL. `stores/postgres` turns it into statements after it has looked the names up
+in the catalog, so a wrong name is refused before anything is touched.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from housekeeping.policies.pace import Pace
+
+AgeUnit = Literal["s", "ms", "us"]
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table as the user wrote it.
+
+    Without a schema, `name` is looked up as it stands in the search path, and only then read as
+    SQL would read it (`schema.table`, `"Quoted"`): a name with a dot or a quote in it stays a name.
+    """
+
+    name: str
+    schema: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age:
+    """When a row's life began to count.
+
+    `columns`: the first that is not null is the row's age. `expression`: a column's name or an SQL
+    expression, as a user wrote it; exactly one of the two is given.
+    `never_before`: a column that is never later than the age in practice; where an index serves it
+    and not the age itself, a large table is walked along it.
+    """
+
+    columns: tuple[str, ...] = ()
+    expression: str | None = None
+    never_before: str | None = None
+    unit: AgeUnit | None = None
+    """what an integer age counts since 1970; needed for integer columns only"""
+    time_zone: str = "UTC"
+    """where the clock of a `timestamp without time zone` or a `date` hangs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryRule:
+    """Rows whose column equals a value expire after an age; without a column, all rows do."""
+
+    reason: str
+    """key in the result's details"""
+    keep_for: timedelta
+    column: str | None = None
+    value: str | int | bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equals:
+    column: str
+    values: tuple[int | str | bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoungerThan:
+    column: str
+    keep_for: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptBy:
+    """A row stays while another table holds a row about it that meets any of the conditions.
+
+    No conditions: any such row keeps it.
+    """
+
+    table: str
+    column: str
+    """of that other table"""
+    refers_to: str
+    """the purged table's column it is matched with"""
+    while_any: tuple[Equals | YoungerThan, ...] = ()
+    optional: bool = False
+    """generations of the schema without that table or column exist: then nothing is kept by it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgePolicy:
+    """Which rows of one table expire, and how gently they go."""
+
+    operation: str
+    """task name without its `tasks.` prefix, such as `occurrences.retention`"""
+    name: str
+    database_url: str = field(repr=False)
+    table: TableName
+    age: Age
+    rules: tuple[ExpiryRule, ...]
+    where: str | None = None
+    """an SQL expression every expired row must also meet"""
+    kept_by: tuple[KeptBy, ...] = ()
+    child_names: tuple[tuple[str, str], ...] = ()
+    """what rows of a referring table are called in details: (table, key)"""
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def task(self) -> str:
+        return f"tasks.{self.operation}"

@@ -1,0 +1,1 @@
+"""The only rooms that talk to a store: SQL in `postgres`, Redis commands in `redis`."""

@@ -1,0 +1,186 @@
+"""The statements that make rows go. Each repeats the predicate, so a row that stops matching stays.
+
+direct   one range DELETE: 1.8 M rows/s, no row locks of its own
+pinned   lock, look again, delete: for rows that take children along or that another table
+         keeps, for a row limit, and for a window in which somebody holds a row
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+
+from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.predicate import Predicate
+from housekeeping.stores.postgres.preflight import Child
+from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.statement import Statement
+
+CHILD_PREFIX = "child:"
+
+# Rows that this transaction has locked carry its id in xmax. A second statement, which sees what
+# was committed before the locks were ours, so deletes those rows and no others.
+_PINNED = sql.SQL("{row}.xmax = pg_current_xact_id()::xid")
+
+
+class Deletion:
+    """Builds the statements of one window."""
+
+    def __init__(
+        self, facts: TableFacts, children: Sequence[Child], range_: Range, predicate: Predicate
+    ) -> None:
+        self._facts = facts
+        self._children = children
+        self._predicate = predicate
+        self._window = range_.condition(facts)
+        self.values: Mapping[str, Any] = {**predicate.values, **range_.values}
+
+    def direct(self) -> Statement:
+        """Delete the window's expired rows; yields (rule number, rows)."""
+        if len(self._predicate.reasons) == 1:
+            return Statement("purge.delete", self._delete())
+        body = sql.SQL(
+            "WITH hk_gone AS ({delete} RETURNING {reason} AS hk_reason)"
+            " SELECT hk_reason, count(*) FROM hk_gone GROUP BY hk_reason"
+        ).format(delete=self._delete(), reason=self._predicate.reason)
+        return Statement("purge.delete", body)
+
+    def _delete(self) -> sql.Composable:
+        return sql.SQL("DELETE FROM {table} WHERE {matching}").format(
+            table=self._facts.identifier, matching=self._matching()
+        )
+
+    def pin(self, *, skip_locked: bool) -> Statement:
+        """Lock up to %(limit)s of the window's expired rows and count them."""
+        body = sql.SQL(
+            "SELECT count(*) FROM (SELECT FROM {table} WHERE {matching}"
+            " LIMIT %(limit)s FOR UPDATE OF {name}{skip}) AS hk_pinned"
+        ).format(
+            table=self._facts.identifier,
+            name=sql.Identifier(self._facts.name),
+            matching=self._matching(),
+            skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
+        )
+        return Statement("purge.pin", body)
+
+    def count_children(self, child: Child) -> Statement:
+        """Count the pinned rows' rows in one child table, up to %(children)s."""
+        body = sql.SQL(
+            "SELECT count(*) FROM (SELECT FROM {doomed} JOIN {child} AS hk_child ON {on}"
+            " LIMIT %(children)s) AS hk_counted"
+        ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
+        return Statement("purge.count_children", body)
+
+    def drain_children(self, child: Child) -> Statement:
+        """Delete up to %(children)s of the pinned rows' rows in one child table."""
+        body = sql.SQL(
+            "DELETE FROM {child} WHERE ctid = ANY(ARRAY("
+            "SELECT hk_child.ctid FROM {doomed} JOIN {child} AS hk_child ON {on}"
+            " LIMIT %(children)s))"
+        ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
+        return Statement("purge.drain_children", body)
+
+    def delete_pinned(self) -> Statement:
+        """Delete the pinned rows that still expire, their children first; yields (label, rows)."""
+        columns = {c: None for child in self._children for c in child.foreign_key.parent_columns}
+        parts = [
+            sql.SQL(
+                "hk_doomed AS MATERIALIZED (SELECT {row} AS hk_row, {reason} AS hk_reason{columns}"
+                " FROM {table} WHERE {pinned} AND {matching})"
+            ).format(
+                row=sql.Identifier(self._facts.name, "ctid"),
+                reason=self._predicate.reason,
+                columns=sql.SQL("").join(
+                    sql.SQL(", {}").format(sql.Identifier(column)) for column in columns
+                ),
+                table=self._facts.identifier,
+                pinned=self._pinned(),
+                matching=self._matching(),
+            )
+        ]
+        counts: list[sql.Composable] = [
+            sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
+        ]
+        for number, child in enumerate(self._children):
+            name = sql.Identifier(f"hk_child_{number}")
+            parts.append(
+                sql.SQL(
+                    "{name} AS (DELETE FROM {child} AS hk_child USING hk_doomed"
+                    " WHERE {on} RETURNING 1)"
+                ).format(name=name, child=_table(child), on=_on(child))
+            )
+            counts.append(
+                sql.SQL("SELECT {label}, count(*) FROM {name}").format(
+                    label=sql.Literal(f"{CHILD_PREFIX}{number}"), name=name
+                )
+            )
+        parts.append(
+            sql.SQL(
+                "hk_gone AS (DELETE FROM {table} USING hk_doomed WHERE {row} = hk_doomed.hk_row"
+                " RETURNING hk_doomed.hk_reason)"
+            ).format(table=self._facts.identifier, row=sql.Identifier(self._facts.name, "ctid"))
+        )
+        body = sql.SQL("WITH {parts} {counts}").format(
+            parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
+        )
+        return Statement("purge.delete_pinned", body)
+
+    def count(self) -> Statement:
+        """Count the window's expired rows by rule: a dry run, or what a held row left behind."""
+        body = sql.SQL(
+            "SELECT hk_reason, count(*) FROM (SELECT {reason} AS hk_reason FROM {table}"
+            " WHERE {matching}) AS hk_expired GROUP BY hk_reason"
+        ).format(
+            reason=self._predicate.reason,
+            table=self._facts.identifier,
+            matching=self._matching(),
+        )
+        return Statement("purge.count", body)
+
+    def count_doomed_children(self, child: Child) -> Statement:
+        """Count the rows of a child table that would go along: for a dry run."""
+        body = sql.SQL(
+            "SELECT count(*) FROM (SELECT {columns} FROM {table} WHERE {matching}) AS hk_doomed"
+            " JOIN {child} AS hk_child ON {on}"
+        ).format(
+            columns=_names(child.foreign_key.parent_columns),
+            table=self._facts.identifier,
+            matching=self._matching(),
+            child=_table(child),
+            on=_on(child),
+        )
+        return Statement("purge.count_children", body)
+
+    def _matching(self) -> sql.Composable:
+        return sql.SQL("{} AND {}").format(self._window, self._predicate.condition)
+
+    def _pinned(self) -> sql.Composable:
+        return _PINNED.format(row=sql.Identifier(self._facts.name))
+
+    def _doomed_keys(self, child: Child) -> sql.Composable:
+        return sql.SQL(
+            "(SELECT {columns} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
+        ).format(
+            columns=_names(child.foreign_key.parent_columns),
+            table=self._facts.identifier,
+            window=self._window,
+            pinned=self._pinned(),
+        )
+
+
+def _names(columns: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
+
+
+def _table(child: Child) -> sql.Composable:
+    return sql.Identifier(child.foreign_key.child_schema, child.foreign_key.child)
+
+
+def _on(child: Child) -> sql.Composable:
+    pairs = zip(child.foreign_key.columns, child.foreign_key.parent_columns, strict=True)
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(
+            sql.Identifier("hk_child", own), sql.Identifier("hk_doomed", parent)
+        )
+        for own, parent in pairs
+    )

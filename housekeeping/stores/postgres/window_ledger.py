@@ -1,0 +1,190 @@
+"""The windows of a run, in the database they happened in: committed with the rows they speak of."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from psycopg2 import sql
+from sqlalchemy import Connection
+
+from housekeeping.policies.errors import LeaseTaken
+from housekeeping.stores.postgres.statement import Statement, execute
+
+KEEP_WINDOWS = timedelta(days=90)  # totals live on in `run`; windows are for looking into one
+_PRUNE_ROWS = 10_000
+
+_TRY_LOCK = Statement(
+    "fence.try_lock",
+    # The table's oid under our own prefix: one batch at a time per table, whoever started it.
+    sql.SQL("SELECT pg_try_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
+)
+_TAKE = Statement(
+    "fence.take",
+    sql.SQL(
+        """
+        INSERT INTO housekeeping.target AS t (relation, fence, run_id)
+        VALUES (%(relation)s, 1, %(run_id)s::uuid)
+        ON CONFLICT (relation) DO UPDATE SET
+            fence = t.fence + 1, run_id = excluded.run_id, taken_at = clock_timestamp()
+        RETURNING fence, sizes
+        """
+    ),
+)
+_RECORD = Statement(
+    "ledger.window",
+    sql.SQL(
+        """
+        INSERT INTO housekeeping.run_window
+            (run_id, number, target, walk, lower, upper, fence, rows, counts, left_behind, error)
+        SELECT %(run_id)s::uuid, %(number)s, %(relation)s, %(walk)s, %(lower)s, %(upper)s, %(fence)s,
+               %(rows)s, %(counts)s::jsonb, %(left_behind)s, %(error)s
+        WHERE EXISTS (SELECT FROM housekeeping.target
+                      WHERE relation = %(relation)s AND fence = %(fence)s)
+        """
+    ),
+)
+_TOTALS = Statement(
+    "ledger.totals",
+    sql.SQL(
+        """
+        SELECT c.key, sum(c.value::bigint) FROM housekeeping.run_window w,
+               jsonb_each_text(w.counts) c
+        WHERE w.run_id = %(run_id)s::uuid GROUP BY c.key
+        """
+    ),
+)
+_SUMMARY = Statement(
+    "ledger.summary",
+    sql.SQL(
+        """
+        SELECT count(*), coalesce(max(number), 0), coalesce(sum(rows), 0),
+               coalesce(sum(left_behind), 0)
+        FROM housekeeping.run_window WHERE run_id = %(run_id)s::uuid
+        """
+    ),
+)
+_LAST = Statement(
+    "ledger.last_window",
+    sql.SQL(
+        """
+        SELECT walk, upper FROM housekeeping.run_window
+        WHERE run_id = %(run_id)s::uuid ORDER BY number DESC LIMIT 1
+        """
+    ),
+)
+_REMEMBER = Statement(
+    "ledger.remember_sizes",
+    sql.SQL(
+        """
+        UPDATE housekeeping.target SET sizes = sizes || %(sizes)s::jsonb
+        WHERE relation = %(relation)s AND fence = %(fence)s
+        """
+    ),
+)
+_PRUNE = Statement(
+    "ledger.prune",
+    sql.SQL(
+        """
+        DELETE FROM housekeeping.run_window WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM housekeeping.run_window
+            WHERE committed_at < clock_timestamp() - %(keep)s LIMIT %(rows)s))
+        """
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run has committed so far."""
+
+    windows: int
+    last_number: int
+    rows: int
+    left_behind: int
+    counts: Mapping[str, int]
+
+
+def try_fence(connection: Connection, oid: int) -> bool:
+    """Take the table's advisory lock for this transaction; False when another batch holds it."""
+    return bool(execute(connection, _TRY_LOCK, oid=oid).scalar_one())
+
+
+def take_fence(connection: Connection, relation: str, run_id: UUID) -> tuple[int, dict[str, int]]:
+    """Become the run that may write to a table; return our fence number and remembered sizes.
+
+    A run with an older number can't commit another window from here on, whatever Redis told it.
+    """
+    fence, sizes = execute(connection, _TAKE, relation=relation, run_id=str(run_id)).one()
+    return int(fence), {str(walk): int(size) for walk, size in sizes.items()}
+
+
+@dataclass(frozen=True)
+class WindowLedger:
+    """Records the windows of one run on one table."""
+
+    run_id: UUID
+    relation: str
+    fence: int
+
+    def record(
+        self,
+        connection: Connection,
+        *,
+        number: int,
+        walk: str,
+        bounds: tuple[str | None, str | None],
+        counts: Counter[str],
+        rows: int,
+        left_behind: int = 0,
+        error: str | None = None,
+    ) -> None:
+        """Write a window in the transaction that is open.
+
+        Raises LeaseTaken when a newer run has taken the fence; the caller rolls back.
+        """
+        result = execute(
+            connection,
+            _RECORD,
+            run_id=str(self.run_id),
+            number=number,
+            relation=self.relation,
+            walk=walk,
+            lower=bounds[0],
+            upper=bounds[1],
+            fence=self.fence,
+            rows=rows,
+            counts=json.dumps({label: count for label, count in counts.items() if count}),
+            left_behind=left_behind,
+            error=error,
+        )
+        if result.rowcount != 1:
+            raise LeaseTaken(target=self.relation)
+
+    def summary(self, connection: Connection) -> Summary:
+        """Return the sums over this run's committed windows."""
+        return summary_of(connection, self.run_id)
+
+    def last_window(self, connection: Connection) -> tuple[str, str | None] | None:
+        """Return (walk, upper bound) of the last committed window: where to go on."""
+        row = execute(connection, _LAST, run_id=str(self.run_id)).first()
+        return None if row is None else (row[0], row[1])
+
+    def remember_sizes(self, connection: Connection, sizes: Mapping[str, int]) -> None:
+        """Keep the window sizes that fitted, for the next run."""
+        values = json.dumps(dict(sizes))
+        execute(connection, _REMEMBER, relation=self.relation, fence=self.fence, sizes=values)
+
+
+def summary_of(connection: Connection, run_id: UUID) -> Summary:
+    """Return the sums over a run's committed windows: the only source of totals."""
+    windows, last, rows, left = execute(connection, _SUMMARY, run_id=str(run_id)).one()
+    counts = execute(connection, _TOTALS, run_id=str(run_id)).all()
+    return Summary(windows, last, int(rows), int(left), {k: int(v) for k, v in counts})
+
+
+def prune_windows(connection: Connection) -> None:
+    """Forget windows older than 90 days, 10,000 at a time."""
+    execute(connection, _PRUNE, keep=KEEP_WINDOWS, rows=_PRUNE_ROWS)

@@ -1,0 +1,204 @@
+"""One window, one transaction: fence, rows, ledger, commit."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from sqlalchemy import Connection
+
+from housekeeping.policies.purge import PurgePolicy
+from housekeeping.stores.postgres.connection import guarded, set_guards
+from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion
+from housekeeping.stores.postgres.predicate import Predicate
+from housekeeping.stores.postgres.preflight import Child, Target
+from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.statement import execute
+from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
+
+CHILD_ROWS = 20_000  # of one child table in one transaction; about 100 ms of indexed deletes
+
+
+class Held(Enum):
+    """What to do about a row another session holds."""
+
+    WAIT = auto()
+    """up to lock_timeout, then the window fails"""
+    PASS = auto()
+    """take the others and count what stays"""
+
+
+class FenceBusy(Exception):
+    """Another session's batch on the table is under way."""
+
+
+class TooManyChildren(Exception):
+    """The window's rows own more child rows than one transaction should delete."""
+
+
+@dataclass(frozen=True)
+class WindowOutcome:
+    """What one committed window did."""
+
+    counts: Counter[str]
+    """rows by reason, and children by their key"""
+    rows: int
+    """of the purged table"""
+    left_behind: int
+    """expired rows another session holds"""
+    unfinished: bool
+    """only children went; the same window has to be done again"""
+    delete_seconds: float
+    commit_seconds: float
+
+    @property
+    def work(self) -> int:
+        """Rows of all tables: what the time was spent on."""
+        return sum(self.counts.values())
+
+
+class WindowStore:
+    """Deletes, or in a dry run counts, the expired rows of one window."""
+
+    def __init__(self, connection: Connection, target: Target, ledger: WindowLedger | None) -> None:
+        self._connection = connection
+        self._target = target
+        self._ledger = ledger
+        self._policy: PurgePolicy = target.policy
+        self._pins_always = bool(target.children or target.keepers)
+
+    def delete(
+        self,
+        number: int,
+        walk: str,
+        range_: Range,
+        predicate: Predicate,
+        held: Held = Held.WAIT,
+        limit: int | None = None,
+        *,
+        drain: bool = False,
+    ) -> WindowOutcome:
+        """Delete a window and record it, in one transaction.
+
+        `limit`: at most so many rows. `drain`: the window can't be divided, so its children may go
+        in several transactions ahead of it.
+
+        Raises FenceBusy, TooManyChildren, LeaseLost, and DBAPIError; then nothing has changed.
+        """
+        assert self._ledger is not None
+        deletion = Deletion(self._target.facts, self._target.children, range_, predicate)
+        begun = time.perf_counter()
+        transaction = self._connection.begin()
+        try:
+            set_guards(self._connection, self._policy.pace, seqscan=False)
+            if not try_fence(self._connection, self._target.facts.oid):
+                raise FenceBusy
+            if self._pins_always or held is Held.PASS or limit is not None:
+                outcome = self._delete_pinned(deletion, predicate, held, limit, drain=drain)
+            else:
+                outcome = self._delete_directly(deletion, predicate)
+            counts, left, unfinished = outcome
+            rows = sum(counts[reason] for reason in predicate.reasons)
+            self._ledger.record(
+                self._connection,
+                number=number,
+                walk=walk,
+                bounds=range_.bounds(),
+                counts=counts,
+                rows=rows,
+                left_behind=left,
+            )
+        except BaseException:
+            transaction.rollback()
+            raise
+        deleted = time.perf_counter()
+        transaction.commit()
+        committed = time.perf_counter()
+        return WindowOutcome(counts, rows, left, unfinished, deleted - begun, committed - deleted)
+
+    def count(self, range_: Range, predicate: Predicate) -> WindowOutcome:
+        """Count what `delete` would take: the same window, the same predicate, a reading transaction."""
+        deletion = Deletion(self._target.facts, self._target.children, range_, predicate)
+        begun = time.perf_counter()
+        with guarded(self._connection, self._policy.pace, reading=True):
+            counts = self._by_reason(deletion, predicate)
+            rows = sum(counts.values())
+            for child in self._target.children if rows else ():
+                statement = deletion.count_doomed_children(child)
+                found = execute(self._connection, statement, **deletion.values).scalar_one()
+                counts[child.key] += int(found)
+        return WindowOutcome(counts, rows, 0, False, time.perf_counter() - begun, 0.0)
+
+    def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
+        """Record a row that refuses to go, so that the run can pass it and say so."""
+        assert self._ledger is not None
+        with guarded(self._connection, self._policy.pace):
+            self._ledger.record(
+                self._connection,
+                number=number,
+                walk=walk,
+                bounds=range_.bounds(),
+                counts=Counter(),
+                rows=0,
+                left_behind=1,
+                error=error,
+            )
+
+    def _delete_directly(
+        self, deletion: Deletion, predicate: Predicate
+    ) -> tuple[Counter[str], int, bool]:
+        result = execute(self._connection, deletion.direct(), **deletion.values)
+        if not result.returns_rows:
+            return Counter({predicate.reasons[0]: result.rowcount}), 0, False
+        return Counter({predicate.reasons[rule]: count for rule, count in result}), 0, False
+
+    def _delete_pinned(
+        self,
+        deletion: Deletion,
+        predicate: Predicate,
+        held: Held,
+        limit: int | None,
+        *,
+        drain: bool,
+    ) -> tuple[Counter[str], int, bool]:
+        pin = deletion.pin(skip_locked=held is Held.PASS)
+        pinned = execute(self._connection, pin, **deletion.values, limit=limit).scalar_one()
+        if pinned and (drained := self._bound_children(deletion, drain=drain)):
+            return drained, 0, True
+        counts: Counter[str] = Counter()
+        if pinned:
+            for label, count in execute(
+                self._connection, deletion.delete_pinned(), **deletion.values
+            ):
+                counts[self._key(label, predicate)] += count
+        left = 0
+        if held is Held.PASS and limit is None:
+            left = sum(self._by_reason(deletion, predicate).values())
+        return counts, left, False
+
+    def _bound_children(self, deletion: Deletion, *, drain: bool) -> Counter[str] | None:
+        """Keep the children of a window within bounds: by dividing it, or by draining them."""
+        drained: Counter[str] = Counter()
+        for child in self._target.children:
+            count = deletion.count_children(child)
+            found = execute(self._connection, count, **deletion.values, children=CHILD_ROWS + 1)
+            if int(found.scalar_one()) <= CHILD_ROWS:
+                continue
+            if not drain:
+                raise TooManyChildren
+            drained[child.key] += self._drain(deletion, child)
+        return drained or None
+
+    def _drain(self, deletion: Deletion, child: Child) -> int:
+        statement = deletion.drain_children(child)
+        result = execute(self._connection, statement, **deletion.values, children=CHILD_ROWS)
+        return int(result.rowcount)
+
+    def _by_reason(self, deletion: Deletion, predicate: Predicate) -> Counter[str]:
+        found = execute(self._connection, deletion.count(), **deletion.values)
+        return Counter({predicate.reasons[rule]: count for rule, count in found})
+
+    def _key(self, label: str, predicate: Predicate) -> str:
+        if label.startswith(CHILD_PREFIX):
+            return self._target.children[int(label.removeprefix(CHILD_PREFIX))].key
+        return predicate.reasons[int(label)]
