@@ -1,0 +1,49 @@
+"""The keys every policy has: whether it runs, on which rows, and how gently."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from housekeeping.policies.pace import Pace
+from settings.durations import Duration, between
+from settings.section import Section
+from settings.values import Expression, Share, Switch, whole
+
+_MS = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+
+class PolicySettings(Section):
+    """Whether a policy runs, on which rows, and how gently. Defaults suit a busy database.
+
+    `enabled`: false keeps the policy in the file without running it.
+    `where`: an SQL expression every expired row must also meet.
+    `batch_target`: how long one transaction should take, 10ms to 10s.
+    `duty`: share of the time a run works, 0.01 to 1; 1 never rests.
+    `time_budget`: a run leaves between two windows once it is over, 1s to 24h. 50 minutes leave an
+    hourly schedule ten minutes of air.
+    `row_budget`: at most this many rows a run; left out, there is no limit.
+    `lock_timeout`: how long a statement waits for a row another session holds, 1ms to 60s.
+    `batch_rows`: rows the first window aims at, 1 to 1,000,000; time decides from then on.
+    """
+
+    enabled: Switch = True
+    where: Expression | None = None
+    batch_target: Annotated[Duration, between(10 * _MS, 10 * _SECOND)] = 250 * _MS
+    duty: Share = 0.5
+    time_budget: Annotated[Duration, between(_SECOND, _DAY)] = timedelta(minutes=50)
+    row_budget: Annotated[int, whole(1)] | None = None
+    lock_timeout: Annotated[Duration, between(_MS, 60 * _SECOND)] = 200 * _MS
+    batch_rows: Annotated[int, whole(1, 1_000_000)] = 2_000
+
+    def pace(self, lease_ttl: timedelta) -> Pace:
+        """Return how gently the engine goes; `lease_ttl` is the whole installation's."""
+        return Pace(
+            batch_target=self.batch_target,
+            duty=self.duty,
+            time_budget=self.time_budget,
+            row_budget=self.row_budget,
+            lock_timeout=self.lock_timeout,
+            lease_ttl=lease_ttl,
+            first_window_rows=self.batch_rows,
+        )

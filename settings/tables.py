@@ -1,0 +1,123 @@
+"""`[tables.NAME]`: delete what has expired from any table a user describes."""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from settings.addresses import DatabaseUrl
+from settings.durations import KeepFor
+from settings.policy_settings import PolicySettings
+from settings.section import Contradiction
+from settings.values import Expression, Name, read_name
+
+OPERATION = "tables.purge"
+
+
+def _table(value: object) -> TableName:
+    if isinstance(value, TableName):
+        return value
+    if isinstance(value, str):
+        return TableName(read_name(value))
+    if isinstance(value, list | tuple) and len(value) == len(("schema", "table")):
+        schema, name = (read_name(each) for each in value)
+        return TableName(name, schema)
+    raise ValueError('give a name, or a list of schema and name such as ["public", "events"]')
+
+
+def _time_zone(value: object) -> str:
+    if value == "UTC":  # no need for a time zone database
+        return "UTC"
+    try:
+        if isinstance(value, str) and value:
+            return ZoneInfo(value).key
+    except (ValueError, OSError, KeyError):  # odd names end up as odd paths in there
+        pass
+    raise ValueError('give an IANA time zone such as "UTC" or "Europe/Berlin"')
+
+
+def _age_unit(value: object) -> object:
+    if value not in ("s", "ms", "us", None):
+        raise ValueError('give "s", "ms" or "us": what an integer age counts since 1970')
+    return value
+
+
+class TablePolicy(PolicySettings):
+    """Which rows of one table expire. Either all rows by age, or each status by its own age.
+
+    `database_url`: the table's database; left out, the one for all systems.
+    `table`: its name as it stands in the catalog, or a list of schema and name.
+    `age`: the column or SQL expression that says when a row's life began to count.
+    `age_unit`: what an integer age counts since 1970.
+    `time_zone`: where the clock of a timestamp without time zone hangs.
+    `keep_for`: how long any row is kept.
+    `status_column`, `statuses`: only rows with a listed status expire, each after its own age.
+    """
+
+    database_url: DatabaseUrl | None = None
+    table: Annotated[TableName, BeforeValidator(_table), PlainSerializer(str, return_type=str)]
+    schema_name: Name | None = Field(default=None, alias="schema")
+    age: Expression
+    age_unit: Annotated[Literal["s", "ms", "us"] | None, BeforeValidator(_age_unit)] = None
+    time_zone: Annotated[str, BeforeValidator(_time_zone)] = "UTC"
+    keep_for: KeepFor | None = None
+    status_column: Name | None = None
+    statuses: dict[Name, KeepFor] | None = None
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
+        """Tell what is missing, and which keys can't stand together."""
+        if "table" not in given:
+            yield ("table",), "missing: name the table, or give a list of schema and table"
+        if "age" not in given:
+            yield ("age",), "missing: give the column or SQL expression a row's age is counted from"
+        yield from _about_expiry(given)
+        if given.get("schema") is not None and isinstance(given.get("table"), list | tuple):
+            yield ("schema",), "is given twice: in the list of table too; keep one of the two"
+
+    def policy(self, name: str, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
+        """Return what the engine runs; `name` is the NAME of `[tables.NAME]`."""
+        return PurgePolicy(
+            operation=OPERATION,
+            name=name,
+            database_url=database_url,
+            table=TableName(self.table.name, self.table.schema or self.schema_name),
+            age=Age(expression=self.age, unit=self.age_unit, time_zone=self.time_zone),
+            rules=self._rules(),
+            where=self.where,
+            pace=self.pace(lease_ttl),
+        )
+
+    def _rules(self) -> tuple[ExpiryRule, ...]:
+        if self.keep_for is not None:
+            return (ExpiryRule(reason="expired", keep_for=self.keep_for),)
+        return tuple(
+            ExpiryRule(reason=status, keep_for=age, column=self.status_column, value=status)
+            for status, age in (self.statuses or {}).items()
+        )
+
+
+def _about_expiry(given: Mapping[str, Any]) -> Iterator[Contradiction]:
+    asked = {key for key in ("keep_for", "statuses", "status_column") if given.get(key) is not None}
+    by_status = asked - {"keep_for"}
+    if not asked:
+        yield (
+            ("keep_for",),
+            'missing: give keep_for = "30d" for all rows, or status_column and '
+            'statuses = {done = "30d"} for an age per status',
+        )
+    elif asked != by_status and by_status:
+        yield (
+            ("keep_for",),
+            f"can't stand beside {' and '.join(sorted(by_status))}: with statuses only the "
+            "listed ones expire, with keep_for all rows do; keep one of the two",
+        )
+    elif asked == {"statuses"}:
+        yield ("status_column",), "missing: name the column that holds the statuses"
+    elif asked == {"status_column"}:
+        yield ("statuses",), 'missing: give the ages, such as statuses = {done = "30d"}'
+    if given.get("statuses") == {}:
+        yield ("statuses",), 'names no status; give one such as {done = "30d"}'
