@@ -1,0 +1,13 @@
+"""Every schedule, one entry each; times are UTC. An entry runs when its system is switched on.
+
+Milvaion's are those of its documentation. Change one on a live system with
+`housekeeping schedule set NAME CRON`; an entry that leaves this file leaves Redis.
+"""
+
+from tasks.schedule import Entry, publish
+
+SCHEDULE = publish(
+    Entry("milvaion-occurrence-retention", "tasks.occurrences.retention", "0 2 * * *"),
+    Entry("milvaion-dead-letter-cleanup", "tasks.dead_letters.cleanup", "0 4 * * 0"),
+    Entry("tables-purge", "tasks.tables.purge", "30 1 * * *"),
+)

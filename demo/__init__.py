@@ -1,0 +1,1 @@
+"""The whole stack on embedded servers: what `make demo` runs."""

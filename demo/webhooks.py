@@ -1,0 +1,24 @@
+"""Fills a table no system of ours knows: what a user describes under [tables.NAME]."""
+
+from typing import Any
+
+_FILL = """
+    CREATE TABLE webhook_deliveries (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, endpoint text NOT NULL, state text NOT NULL,
+        payload jsonb NOT NULL, created_at timestamptz NOT NULL, finished_at timestamptz);
+    INSERT INTO webhook_deliveries (endpoint, state, payload, created_at, finished_at)
+    SELECT 'https://example.com/hook/' || i %% 50,
+        (ARRAY['delivered', 'delivered', 'delivered', 'failed', 'waiting'])[1 + i %% 5],
+        jsonb_build_object('order', i), began,
+        CASE WHEN i %% 5 < 4 THEN began + interval '2 seconds' END
+    FROM (SELECT i, now() - (i::float8 / %(rows)s) * interval '90 days' AS began
+          FROM generate_series(%(rows)s, 1, -1) i) AS made;
+    ANALYZE webhook_deliveries;
+"""
+
+
+def fill(connection: Any, rows: int) -> dict[str, int]:
+    """Make the table and its rows; return how many of what."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FILL, {"rows": rows})
+    return {"webhook deliveries": rows}

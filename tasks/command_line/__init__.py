@@ -1,0 +1,29 @@
+"""The `housekeeping` command, also `celery -A tasks housekeeping`.
+
+run.py       one run, through the queue or inline
+check.py     the configuration and every policy's preflight
+history.py   past runs from the ledger
+schedule.py  what RedBeat holds
+control.py   pause, resume, stop
+console.py   how things look on a terminal and in a pipe
+"""
+
+from tasks.command_line.check import check
+from tasks.command_line.control import pause, resume, stop
+from tasks.command_line.group import RefusingGroup
+from tasks.command_line.history import history
+from tasks.command_line.run import run
+from tasks.command_line.schedule import schedule
+
+housekeeping = RefusingGroup(
+    "housekeeping",
+    help="Keep the stores behind job schedulers and message queues small, fast and honest.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 partial, 3 another run holds the lock, 64 wrong usage, "
+    "65 bad configuration.",
+    commands=[run, check, history, schedule, pause, resume, stop],
+)
+
+
+def main() -> None:
+    """Run the command as a program of its own."""
+    housekeeping(prog_name="housekeeping")

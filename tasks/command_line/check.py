@@ -1,0 +1,115 @@
+"""`housekeeping check`: would every policy run? Finds out without changing a row."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from housekeeping.policies.errors import (
+    EXIT_CONFIGURATION,
+    ConfigurationRefused,
+    HousekeepingError,
+    StoreUnreachable,
+)
+from tasks.command_line.console import show_table
+from tasks.command_line.group import loaded_app
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something `check` has to say of one subject."""
+
+    level: str
+    """ok, warning or error"""
+    subject: str
+    message: str
+
+
+@click.command()
+@click.option("--init", is_flag=True, help="Make the ledger (schema housekeeping) where missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@click.pass_context
+def check(ctx: click.Context, *, init: bool, as_json: bool) -> None:
+    """Validate the configuration, connect to every store, run each policy's preflight."""
+    findings = _findings(init=init)
+    failed = any(finding.level == "error" for finding in findings)
+    if as_json:
+        from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
+
+        shape: dict[str, Any] = {
+            "success": not failed,
+            "findings": [asdict(finding) for finding in findings],
+            "settings": current_suite().describe(),
+        }
+        click.echo(json.dumps(shape))
+    else:
+        rows = [(f.level, f.subject, f.message) for f in findings]
+        show_table("", ("", "what", "finding"), rows)
+    ctx.exit(EXIT_CONFIGURATION if failed else 0)
+
+
+def _findings(*, init: bool) -> list[Finding]:
+    from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
+
+    suite = current_suite()
+    findings = [_schedule(), _redis(suite.redis_url.reveal())]
+    findings += [
+        Finding("warning", section, "is valid; no operation of this version uses it yet")
+        for section in suite.unused_sections()
+    ]
+    if not suite.all_policies():
+        findings.append(
+            Finding(
+                "warning", "policies", "no system is switched on: add [milvaion] or [tables.NAME]"
+            )
+        )
+    for policy in suite.all_policies():
+        findings += _policy(policy, init=init)
+    if suite.database_url is not None:
+        findings += _ledger(suite.database_url.reveal(), init=init)
+    return findings
+
+
+def _schedule() -> Finding:
+    entries = loaded_app().conf.beat_schedule
+    return Finding("ok", "schedule", f"{len(entries)} entries: {', '.join(sorted(entries))}")
+
+
+def _redis(url: str) -> Finding:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - not for --help
+
+    from housekeeping.stores.redis.connection import connect, eviction_policy  # noqa: PLC0415
+
+    try:
+        policy = eviction_policy(connect(url))
+    except RedisError as error:
+        return Finding("error", "redis_url", f"Redis does not answer: {error}")
+    if policy not in (None, "noeviction"):
+        return Finding(
+            "warning",
+            "redis_url",
+            f"maxmemory-policy is {policy}: leases and schedules can be evicted; set noeviction",
+        )
+    return Finding("ok", "redis_url", "answers")
+
+
+def _policy(policy: Any, *, init: bool) -> list[Finding]:
+    from housekeeping.operations.inspection import inspect  # noqa: PLC0415 - not for --help
+
+    subject = f"{policy.operation} {policy.name}"
+    try:
+        inspected = inspect(policy, make_ledger=init)
+    except (ConfigurationRefused, StoreUnreachable) as error:
+        return [Finding("error", subject, error.message)]
+    findings = [Finding("ok", subject, inspected.told)]
+    return findings + [Finding("warning", subject, warning) for warning in inspected.warnings]
+
+
+def _ledger(url: str, *, init: bool) -> list[Finding]:
+    from housekeeping.operations.inspection import inspect_ledger  # noqa: PLC0415 - not for --help
+
+    try:
+        return [Finding("ok", "database_url", inspect_ledger(url, make=init))]
+    except HousekeepingError as error:
+        return [Finding("error", "database_url", error.message)]

@@ -1,0 +1,122 @@
+"""How things look: progress and tables on a terminal, plain lines in a pipe."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+class ProgressLines:
+    """Shows progress as dictionaries with done, total, percent and message arrive.
+
+    On a terminal a bar; in a pipe a line on stderr each time the message or the tenth changes.
+    """
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._told: tuple[str, int] | None = None
+
+    def show(self, progress: Mapping[str, Any]) -> None:
+        """Show how far a run is."""
+        if self._bar is None:
+            self._line(progress)
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("", total=100)
+        self._bar.update(self._task, completed=progress["percent"], description=progress["message"])
+
+    def _line(self, progress: Mapping[str, Any]) -> None:
+        walking = "walking" in progress["message"]
+        mark = (progress["message"] if walking else "", progress["percent"] // 10)
+        if mark != self._told:
+            self._told = mark
+            click.echo(f"{progress['percent']:3d} %  {progress['message']}", err=True)
+
+
+@contextmanager
+def progress_lines(*, quiet: bool = False) -> Iterator[ProgressLines | None]:
+    """Show progress for a block; nothing when quiet."""
+    if quiet:
+        yield None
+    elif err.is_terminal:
+        with progress_bar() as bar:
+            yield ProgressLines(bar)
+    else:
+        yield ProgressLines(None)
+
+
+def progress_bar() -> Progress:
+    """Return our progress bar, on stderr."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show rows: a table on a terminal, tab-separated lines with a header in a pipe."""
+    if not out.is_terminal:
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(_text(cell) for cell in row))
+        return
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    out.print(table)
+
+
+def show_result(result: Mapping[str, Any]) -> None:
+    """Show a result for people: what went, why it stopped, what to look at."""
+    rows = [result_row(run) for run in result.get("runs") or [result]]
+    show_table("", RESULT_COLUMNS, rows)
+    for warning in result["warnings"]:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
+    if result.get("error"):
+        click.secho(f"error: {result['error']}", fg="red", err=True)
+    for run in result.get("runs") or [result]:
+        if run.get("plan"):
+            _show_plan(run["plan"])
+
+
+RESULT_COLUMNS = ("operation", "policy", "stopped", "rows", "details", "batches", "seconds")
+
+
+def result_row(run: Mapping[str, Any]) -> list[object]:
+    """Return a result as a row of a table."""
+    plan = run.get("plan")
+    details = plan["details"] if plan else run["details"]
+    total = next(value for key, value in run.items() if key.startswith("total_"))
+    rows = f"would delete {plan['would_delete']:,}" if plan else f"{total:,}"
+    told = ", ".join(f"{reason} {count:,}" for reason, count in details.items() if count)
+    stopped = run["stop_reason"] + ("" if run["success"] else " (not all done)")
+    return [
+        run["operation"], run["policy"], stopped, rows, told, run["batches"], f"{run['seconds']:.2f}",
+    ]  # fmt: skip
+
+
+def _show_plan(plan: Mapping[str, Any]) -> None:
+    walks, indexes = ", ".join(plan["walks"]), ", ".join(plan["indexes"]) or "none"
+    click.echo(f"walk: {walks} ({plan['because']}); indexes in the age's order: {indexes}")
+    if not plan["counted_all"]:
+        click.echo("the count ended early: at least so many rows would go")
+    click.echo(f"statement: {plan['statement']}")
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell)

@@ -1,0 +1,63 @@
+"""`housekeeping pause`, `resume` and `stop`: honoured within one window."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from tasks.command_line.group import task_name
+
+if TYPE_CHECKING:
+    from housekeeping.stores.redis.control import Control
+
+
+@click.command()
+@click.argument("task", required=False)
+def pause(task: str | None) -> None:
+    """Pause TASK, or every task: runs leave within one window, and none starts."""
+    name = task_name(task) if task else None
+    _control().pause(name)
+    click.echo(f"paused {name or 'every task'}; `housekeeping resume` lifts it")
+
+
+@click.command()
+@click.argument("task", required=False)
+def resume(task: str | None) -> None:
+    """Lift the pause of TASK; without TASK, every pause."""
+    name = task_name(task) if task else None
+    control = _control()
+    lifted = control.resume(name)
+    told = "resumed" if lifted else "was not paused:"
+    click.echo(f"{told} {name or 'every task'}")
+    if name is not None and "*" in control.paused():
+        click.secho("every task is still paused; `housekeeping resume` lifts that", fg="yellow")
+
+
+@click.command()
+@click.argument("run")
+def stop(run: str) -> None:
+    """Have RUN leave within one window: a run's id, the beginning of one, or its task's id."""
+    run_id = _meant(run)
+    _control().stop(str(run_id))
+    click.echo(f"run {run_id} will stop within one window")
+
+
+def _control() -> "Control":
+    from housekeeping.stores.redis.connection import connect  # noqa: PLC0415 - not for --help
+    from housekeeping.stores.redis.control import Control  # noqa: PLC0415
+    from tasks.configuration import current_suite  # noqa: PLC0415
+
+    return Control(connect(current_suite().redis_url.reveal()))
+
+
+def _meant(run: str) -> UUID:
+    from housekeeping.operations.records import runs_called  # noqa: PLC0415 - not for --help
+    from tasks.configuration import current_suite  # noqa: PLC0415
+
+    found = runs_called(current_suite().ledger_urls(), run)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        told = ", ".join(str(run_id) for run_id in found)
+        raise click.UsageError(f"{run!r} could be more than one run: {told}")
+    raise click.UsageError(f"no run {run!r}; `housekeeping history` lists them")

@@ -1,0 +1,133 @@
+"""`housekeeping run TASK`: one run, through the queue or in this process."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+from celery.exceptions import OperationalError as BrokerUnreachable
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+
+from housekeeping.policies.errors import HousekeepingError, StoreUnreachable
+from housekeeping.policies.events import Event
+from housekeeping.policies.result import RunResult
+from tasks.command_line.console import ProgressLines, progress_lines, show_result
+from tasks.command_line.group import loaded_app, task_name
+from tasks.progress import STATE, progress_of
+from tasks.results import RunFailed, combined, exit_code
+
+_POLL_SECONDS = 0.2
+_ASK_FOR_WORKERS_AFTER_SECONDS = 5.0
+
+
+@click.command()
+@click.argument("task")
+@click.option("--policy", help="Run this policy only. Default: every enabled one of the task.")
+@click.option("--dry-run", is_flag=True, help="Plan and count with the same code; change nothing.")
+@click.option("--inline", is_flag=True, help="Run in this process: no worker, no broker.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Delete at most so many rows, per policy."
+)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    task: str,
+    policy: str | None,
+    *,
+    dry_run: bool,
+    inline: bool,
+    as_json: bool,
+    limit: int | None,
+) -> None:
+    """Run TASK once, such as `occurrences.retention`, and show what it did."""
+    name = task_name(task)
+    with progress_lines(quiet=as_json) as lines:
+        if inline:
+            result = _inline(name, policy, lines, dry_run=dry_run, limit=limit)
+        else:
+            arguments = {"policy": policy, "dry_run": dry_run, "limit": limit}
+            result = _through_queue(name, arguments, lines)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        show_result(result)
+    ctx.exit(exit_code(result))
+
+
+def _inline(
+    name: str, policy: str | None, lines: ProgressLines | None, *, dry_run: bool, limit: int | None
+) -> dict[str, Any]:
+    from housekeeping.stores.postgres.interruption import install  # noqa: PLC0415 - not for --help
+    from tasks.operations import OPERATIONS  # noqa: PLC0415
+    from tasks.running import perform_inline  # noqa: PLC0415
+
+    def show(event: Event) -> None:
+        if lines is not None and (progress := progress_of(event)) is not None:
+            lines.show(progress)
+
+    install()  # Ctrl-C ends the statement, here and on the server
+    operation = name.removeprefix("tasks.")
+    results: list[RunResult] = perform_inline(
+        operation, OPERATIONS[operation], (show,), policy=policy, dry_run=dry_run, limit=limit
+    )
+    return combined(operation, results)
+
+
+def _through_queue(
+    name: str, arguments: dict[str, Any], lines: ProgressLines | None
+) -> dict[str, Any]:
+    app = loaded_app()
+    try:
+        answer = app.send_task(name, kwargs=arguments, retry=False)
+    except (BrokerUnreachable, OperationalError) as error:
+        raise StoreUnreachable(
+            store="the broker", reason=str(error), setting="broker_url"
+        ) from error
+    try:
+        return _wait(answer, lines, lambda: bool(app.control.ping(timeout=1.0)))
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"no longer watching; the task {answer.id} goes on. `housekeeping stop {answer.id}` "
+            "stops its run"
+        ) from None
+
+
+def _wait(
+    answer: AsyncResult[Any], lines: ProgressLines | None, worker_answers: Callable[[], bool]
+) -> dict[str, Any]:
+    """Show progress until the task has ended; return its result, also a failed run's."""
+    ask_at: float | None = time.monotonic() + _ASK_FOR_WORKERS_AFTER_SECONDS
+    while not answer.ready():
+        state, info = answer.state, answer.info
+        if state == STATE and lines is not None and isinstance(info, dict):
+            lines.show(info)
+        if state == "PENDING" and ask_at is not None and time.monotonic() > ask_at:
+            ask_at = None
+            if not worker_answers():
+                click.secho(
+                    "no worker answers; the task waits in its queue. Start one with "
+                    "`celery -A tasks worker`, or run with --inline",
+                    fg="yellow",
+                    err=True,
+                )
+        time.sleep(_POLL_SECONDS)
+    return outcome_of(answer)
+
+
+def outcome_of(answer: AsyncResult[Any]) -> dict[str, Any]:
+    """Return the result of a task that has ended, also a failed run's.
+
+    Raises what the task raised when there is no result.
+    """
+    if answer.successful():
+        result: dict[str, Any] = answer.result
+        return result
+    error: object = answer.result
+    if isinstance(error, RunFailed):
+        return error.result
+    if isinstance(error, HousekeepingError):
+        raise error
+    raise click.ClickException(f"the task failed: {type(error).__name__}: {error}")

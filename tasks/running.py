@@ -1,0 +1,128 @@
+"""Binds an operation to Celery: policies, run ids, retries, progress, results."""
+
+import getpass
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from celery import Task
+from celery.utils.time import get_exponential_backoff_interval
+
+from housekeeping.engine.run import Request, Surroundings
+from housekeeping.policies.errors import RunInterrupted, StoreUnreachable
+from housekeeping.policies.events import EventStream, Subscriber, log_event
+from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.result import RunResult, StopReason
+from housekeeping.stores.redis.connection import connect
+from tasks.configuration import RETRY_DELAY_SECONDS, current_suite
+from tasks.metrics import count_event
+from tasks.progress import CeleryProgress
+from tasks.results import RunFailed, combined
+
+Operation = Callable[[PurgePolicy, Request, Surroundings], RunResult]
+
+_RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
+_LONGEST_RETRY_DELAY_SECONDS = 300
+
+
+def perform(
+    task: Task,
+    operation: str,
+    run: Operation,
+    *,
+    policy: str | None,
+    dry_run: bool,
+    limit: int | None,
+) -> dict[str, Any]:
+    """Run an operation for one policy, or for every enabled one, as a Celery task.
+
+    Returns the result as JSON takes it. Raises RunFailed, which carries the result, when a run
+    ended with an error; retries, boundedly, what an outage interrupted: the run then goes on from
+    its last committed window under the same run id.
+    """
+    with CeleryProgress(task) as progress:
+        around = surroundings((log_event, count_event, progress))
+        try:
+            results = [
+                run(chosen, _request(task, chosen, dry_run=dry_run, limit=limit), around)
+                for chosen in current_suite().policies(operation, policy)
+            ]
+        except (RunInterrupted, StoreUnreachable) as error:
+            if not _may_retry(task):
+                raise
+            raise task.retry(exc=error, countdown=_delay(task)) from error
+    outcome = combined(operation, results)
+    if any(result.stop_reason is StopReason.ERROR for result in results):
+        raise RunFailed(f"{operation}: {_errors(results)}", outcome)
+    return outcome
+
+
+def perform_inline(
+    operation: str,
+    run: Operation,
+    subscribers: Iterable[Subscriber],
+    *,
+    policy: str | None,
+    dry_run: bool,
+    limit: int | None,
+) -> list[RunResult]:
+    """Run an operation in this process: no worker, and no broker beyond the lease's Redis."""
+    around = surroundings((log_event, *subscribers))
+    return [
+        run(chosen, Request(run_by=run_by(), dry_run=dry_run, limit=limit), around)
+        for chosen in current_suite().policies(operation, policy)
+    ]
+
+
+def surroundings(subscribers: Iterable[Subscriber]) -> Surroundings:
+    """Return what a run needs from outside, from this process's settings."""
+    suite = current_suite()
+    ledger = suite.database_url.reveal() if suite.database_url else None
+    return Surroundings(
+        redis=connect(suite.redis_url.reveal()),
+        ledger_url=ledger,
+        events=EventStream(subscribers),
+    )
+
+
+def run_by() -> str:
+    """Return who this process is: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's uid without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _request(task: Task, policy: PurgePolicy, *, dry_run: bool, limit: int | None) -> Request:
+    task_id = task.request.id
+    return Request(
+        run_by=run_by(),
+        run_id=uuid5(_RUNS, f"{task_id}:{policy.operation}:{policy.name}") if task_id else uuid4(),
+        task_id=task_id,
+        dry_run=dry_run,
+        limit=limit,
+        will_retry=_may_retry(task),
+    )
+
+
+def _may_retry(task: Task) -> bool:
+    request = task.request
+    return not request.called_directly and request.retries < task.max_retries
+
+
+def _delay(task: Task) -> int:
+    """Return seconds: exponential, with full jitter, so that a fleet does not come back at once."""
+    return 1 + int(
+        get_exponential_backoff_interval(
+            factor=RETRY_DELAY_SECONDS,
+            retries=task.request.retries,
+            maximum=_LONGEST_RETRY_DELAY_SECONDS,
+            full_jitter=True,
+        )
+    )
+
+
+def _errors(results: list[RunResult]) -> str:
+    return "; ".join(f"{result.policy}: {result.error}" for result in results if result.error)

@@ -1,0 +1,158 @@
+"""Real worker and beat processes of the probe app, and what they have written down."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery
+
+from embedded.valkey import ValkeyServer
+from tests.conditions import wait_until
+
+_ROOT = Path(__file__).parents[2]
+_START_WITHIN = 20.0  # seconds; 0.7 s on an idle machine
+
+
+class CeleryProcess:
+    """One `celery -A tests.faults.probe …`, in a session of its own, logging to a file."""
+
+    def __init__(self, words: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "tests.faults.probe", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=_ROOT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the main process only; Celery's children end with it."""
+        self._process.kill()
+        self._process.wait()
+
+    def said(self, text: str) -> bool:
+        return text in self.log()
+
+    def wait_until_it_says(self, text: str, within_seconds: float = _START_WITHIN) -> None:
+        def said() -> bool:
+            return self.said(text) or not self.running
+
+        wait_until(said, within_seconds, otherwise=self.log)
+        assert self.said(text), self.log()
+
+    def end(self) -> None:
+        """End it and all its children, whatever state they are in."""
+        if self.running:
+            self.send(signal.SIGCONT)
+            self.send(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.5)
+        with suppress(ProcessLookupError):  # its own session, so the group is its children
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Stack:
+    """A broker, the processes on it, and the journal of what their tasks did."""
+
+    def __init__(self, valkey: ValkeyServer, folder: Path) -> None:
+        self.valkey = valkey
+        self._folder = folder
+        self._journal = folder / "journal"
+        self._journal.touch()
+        self._processes: list[CeleryProcess] = []
+        self.publisher = Celery("publisher", broker=valkey.url(), set_as_current=False)
+
+    def worker(self, *words: str, **settings: Any) -> CeleryProcess:
+        """Start a worker (one task at a time unless told) and wait until it is ready."""
+        name = f"worker{len(self._processes)}"
+        words = ("--concurrency=1", *words, "--without-gossip", "--without-mingle")
+        worker = self._start(["worker", "-l", "info", f"--hostname={name}@probe", *words], settings)
+        worker.wait_until_it_says(" ready.")
+        return worker
+
+    def beat(
+        self, schedule: Mapping[str, Mapping[str, Any]], *words: str, **settings: Any
+    ) -> CeleryProcess:
+        """Start a beat and wait until it has begun."""
+        pidfile = f"--pidfile={self._folder}/beat{len(self._processes)}.pid"
+        beat = self._start(["beat", "-l", "debug", pidfile, *words], settings, schedule)
+        beat.wait_until_it_says("beat: Starting...")
+        return beat
+
+    def _start(
+        self,
+        words: list[str],
+        settings: Mapping[str, Any],
+        schedule: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> CeleryProcess:
+        environment = {
+            "PROBE_BROKER": self.valkey.url(),
+            "PROBE_JOURNAL": str(self._journal),
+            "PROBE_SCHEDULE": json.dumps(schedule or {}),
+            "PROBE_SETTINGS": json.dumps(settings),
+            "PYTHONWARNINGS": "ignore",
+        }
+        log = self._folder / f"{words[0]}{len(self._processes)}.log"
+        process = CeleryProcess(words, environment, log)
+        self._processes.append(process)
+        return process
+
+    def publish(self, name: str, seconds: float = 0, **options: Any) -> None:
+        """Send one `probe.work`."""
+        self.publisher.send_task("probe.work", args=[name, seconds], **options)
+
+    def client(self, db: int = 0) -> "redis.Redis":
+        return redis.Redis.from_url(self.valkey.url(db), decode_responses=True)
+
+    def journal(self, event: str, name: str | None = None) -> list[dict[str, Any]]:
+        """What has been written down of one kind, in order."""
+        lines = self._journal.read_text().splitlines(keepends=True)
+        notes = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [
+            note for note in notes if note["event"] == event and name in (None, note["name"])
+        ]
+
+    def reset_connections(self) -> None:
+        """Close every connection to the broker from the broker's side."""
+        with self.client() as client:
+            for kind in ("normal", "pubsub"):
+                client.client_kill_filter(_type=kind, skipme=True)
+
+    def unsettled(self) -> int:
+        """How many messages are delivered but not acked, or wait in the queue."""
+        with self.client() as client:
+            return int(client.hlen("unacked")) + int(client.llen("celery"))
+
+    def logs(self) -> str:
+        return "\n".join(process.log() for process in self._processes)
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.end()
+        self.publisher.close()

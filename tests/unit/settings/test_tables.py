@@ -1,0 +1,91 @@
+from datetime import timedelta
+
+import pytest
+
+from housekeeping.policies.pace import Pace
+from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from tests.unit.settings.conftest import REQUIRED, Load
+
+NAMES = ['order"s', "a;b", "semi; DROP TABLE x", "ünïcode 表", "x" * 100, " ", "a.b", "1st"]
+
+
+def test_a_table_becomes_a_policy(load: Load) -> None:
+    suite = load(
+        REQUIRED
+        + """
+        [tables.events]
+        table = "events"
+        schema = "app"
+        age = "coalesce(done_at, created_at)"
+        age_unit = "ms"
+        time_zone = "Europe/Berlin"
+        keep_for = "30d"
+        where = "kind <> 'audit'"
+        duty = 1
+        row_budget = 5000
+        """
+    )
+    assert suite.policies("tables.purge") == (
+        PurgePolicy(
+            operation="tables.purge",
+            name="events",
+            database_url="postgresql://me@db/jobs",
+            table=TableName("events", "app"),
+            age=Age(
+                expression="coalesce(done_at, created_at)", unit="ms", time_zone="Europe/Berlin"
+            ),
+            rules=(ExpiryRule(reason="expired", keep_for=timedelta(days=30)),),
+            where="kind <> 'audit'",
+            pace=Pace(duty=1, row_budget=5000),
+        ),
+    )
+
+
+def test_each_listed_status_has_its_own_age(load: Load) -> None:
+    suite = load(
+        REQUIRED
+        + '[tables.e]\ntable = "e"\nage = "at"\nstatus_column = "State"\n'
+        + 'statuses = {done = "30d", failed = "90d"}\n'
+    )
+    (policy,) = suite.policies("tables.purge")
+    assert policy.rules == (
+        ExpiryRule(reason="done", keep_for=timedelta(days=30), column="State", value="done"),
+        ExpiryRule(reason="failed", keep_for=timedelta(days=90), column="State", value="failed"),
+    )
+
+
+def test_a_list_names_schema_and_table(load: Load) -> None:
+    suite = load(REQUIRED + '[tables.e]\ntable = ["app", "e.v"]\nage = "at"\nkeep_for = 1\n')
+    assert suite.policies("tables.purge")[0].table == TableName("e.v", "app")
+
+
+def test_its_own_database_wins_over_the_common_one(load: Load) -> None:
+    suite = load(
+        REQUIRED
+        + '[tables.e]\ndatabase_url = "postgres://other/x"\ntable = "e"\nage = "at"\nkeep_for = 1\n'
+    )
+    assert suite.policies("tables.purge")[0].database_url == "postgresql://other/x"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_a_table_can_have_is_accepted(load: Load, name: str) -> None:
+    quoted = '"' + name.replace('"', '\\"') + '"'
+    suite = load(
+        REQUIRED
+        + f'[tables.{quoted}]\ntable = {quoted}\nschema = {quoted}\nage = "at"\n'
+        + f'status_column = {quoted}\nstatuses = {{{quoted} = "1d"}}\n'
+    )
+    (policy,) = suite.policies("tables.purge", name)
+    assert policy.table == TableName(name, name)
+    assert policy.rules[0].column == policy.rules[0].value == name
+
+
+def test_defaults_are_the_engines(load: Load) -> None:
+    suite = load(REQUIRED + '[tables.e]\ntable = "e"\nage = "at"\nkeep_for = 1\n')
+    assert suite.policies("tables.purge")[0].pace == Pace()
+
+
+@pytest.mark.parametrize(("text", "days"), [("1d", 1), ("36500d", 36_500)])
+def test_the_bounds_of_an_age_are_accepted(load: Load, text: str, days: int) -> None:
+    suite = load(REQUIRED + f'[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "{text}"\n')
+    assert suite.tables["e"].keep_for == timedelta(days=days)
