@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from housekeeping.policies.purge import TableName
 from housekeeping.stores.postgres.names import clipped, qualified
-from housekeeping.stores.postgres.statement import Statement, execute
+from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class TableFacts:
 
     @property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.name)
+        return identifier(self.schema, self.name)
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Child
 from housekeeping.stores.postgres.ranges import Range
-from housekeeping.stores.postgres.statement import Statement
+from housekeeping.stores.postgres.statement import Statement, identifier
 
 CHILD_PREFIX = "child:"
 
@@ -57,7 +57,7 @@ class Deletion:
             " LIMIT %(limit)s FOR UPDATE OF {name}{skip}) AS hk_pinned"
         ).format(
             table=self._facts.identifier,
-            name=sql.Identifier(self._facts.name),
+            name=identifier(self._facts.name),
             matching=self._matching(),
             skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
         )
@@ -88,10 +88,10 @@ class Deletion:
                 "hk_doomed AS MATERIALIZED (SELECT {row} AS hk_row, {reason} AS hk_reason{columns}"
                 " FROM {table} WHERE {pinned} AND {matching})"
             ).format(
-                row=sql.Identifier(self._facts.name, "ctid"),
+                row=identifier(self._facts.name, "ctid"),
                 reason=self._predicate.reason,
                 columns=sql.SQL("").join(
-                    sql.SQL(", {}").format(sql.Identifier(column)) for column in columns
+                    sql.SQL(", {}").format(identifier(column)) for column in columns
                 ),
                 table=self._facts.identifier,
                 pinned=self._pinned(),
@@ -102,7 +102,7 @@ class Deletion:
             sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
         ]
         for number, child in enumerate(self._children):
-            name = sql.Identifier(f"hk_child_{number}")
+            name = identifier(f"hk_child_{number}")
             parts.append(
                 sql.SQL(
                     "{name} AS (DELETE FROM {child} AS hk_child USING hk_doomed"
@@ -118,7 +118,7 @@ class Deletion:
             sql.SQL(
                 "hk_gone AS (DELETE FROM {table} USING hk_doomed WHERE {row} = hk_doomed.hk_row"
                 " RETURNING hk_doomed.hk_reason)"
-            ).format(table=self._facts.identifier, row=sql.Identifier(self._facts.name, "ctid"))
+            ).format(table=self._facts.identifier, row=identifier(self._facts.name, "ctid"))
         )
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
@@ -155,7 +155,7 @@ class Deletion:
         return sql.SQL("{} AND {}").format(self._window, self._predicate.condition)
 
     def _pinned(self) -> sql.Composable:
-        return _PINNED.format(row=sql.Identifier(self._facts.name))
+        return _PINNED.format(row=identifier(self._facts.name))
 
     def _doomed_keys(self, child: Child) -> sql.Composable:
         return sql.SQL(
@@ -169,18 +169,16 @@ class Deletion:
 
 
 def _names(columns: Sequence[str]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
+    return sql.SQL(", ").join(identifier(column) for column in columns)
 
 
 def _table(child: Child) -> sql.Composable:
-    return sql.Identifier(child.foreign_key.child_schema, child.foreign_key.child)
+    return identifier(child.foreign_key.child_schema, child.foreign_key.child)
 
 
 def _on(child: Child) -> sql.Composable:
     pairs = zip(child.foreign_key.columns, child.foreign_key.parent_columns, strict=True)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(
-            sql.Identifier("hk_child", own), sql.Identifier("hk_doomed", parent)
-        )
+        sql.SQL("{} = {}").format(identifier("hk_child", own), identifier("hk_doomed", parent))
         for own, parent in pairs
     )

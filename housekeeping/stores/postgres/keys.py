@@ -7,6 +7,7 @@ from housekeeping.stores.postgres.cutoffs import AgeType, base_type
 from housekeeping.stores.postgres.predicate import age_expression
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Key
+from housekeeping.stores.postgres.statement import identifier
 
 
 def key_of(target: Target, rule: ExpiryRule | None) -> Key:
@@ -18,7 +19,7 @@ def key_of(target: Target, rule: ExpiryRule | None) -> Key:
     age = target.age
     expression: sql.Composable = age_expression(age)
     if len(age.columns) > 1 and age.never_before is not None:
-        expression = sql.Identifier(age.never_before)
+        expression = identifier(age.never_before)
     kind = key_type(target)
     if rule is None or rule.column is None:
         return Key(expression, kind.name)

@@ -10,7 +10,7 @@ from psycopg2 import sql
 from housekeeping.policies.purge import Age, Equals, ExpiryRule, KeptBy
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.cutoffs import AgeType
-from housekeeping.stores.postgres.statement import raw
+from housekeeping.stores.postgres.statement import identifier, raw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class PredicateBuilder:
             if rule.column is not None:
                 values[f"value_{number}"] = rule.value
                 test = sql.SQL("{} = {} AND {}").format(
-                    sql.Identifier(rule.column), sql.Placeholder(f"value_{number}"), test
+                    identifier(rule.column), sql.Placeholder(f"value_{number}"), test
                 )
             tests.append(sql.SQL("({})").format(test))
         expired: sql.Composable = sql.SQL("({})").format(sql.SQL(" OR ").join(tests))
@@ -97,7 +97,7 @@ class PredicateBuilder:
         conditions: list[sql.Composable] = []
         for place, condition in enumerate(kept_by.while_any):
             key = f"keeper_{number}_{place}"
-            column = sql.Identifier("hk_keeper", condition.column)
+            column = identifier("hk_keeper", condition.column)
             if isinstance(condition, Equals):
                 values[key] = list(condition.values)
                 conditions.append(sql.SQL("{} = ANY({})").format(column, sql.Placeholder(key)))
@@ -109,8 +109,8 @@ class PredicateBuilder:
             " AND NOT EXISTS (SELECT FROM {keeper} AS hk_keeper WHERE {column} = {own}{conditions})"
         ).format(
             keeper=keeper.facts.identifier,
-            column=sql.Identifier("hk_keeper", kept_by.column),
-            own=sql.Identifier(self._facts.name, kept_by.refers_to),
+            column=identifier("hk_keeper", kept_by.column),
+            own=identifier(self._facts.name, kept_by.refers_to),
             conditions=sql.SQL(" AND ({})").format(sql.SQL(" OR ").join(conditions))
             if conditions
             else sql.SQL(""),
@@ -121,7 +121,7 @@ def age_expression(age: Age) -> sql.Composable:
     """Return the age of a row as SQL: a column, the first of several, or a user's expression."""
     if age.expression is not None:
         return sql.SQL("(\n{}\n)").format(raw(age.expression))
-    columns = [sql.Identifier(column) for column in age.columns]
+    columns = [identifier(column) for column in age.columns]
     if len(columns) == 1:
         return columns[0]
     return sql.SQL("coalesce({})").format(sql.SQL(", ").join(columns))

@@ -14,7 +14,7 @@ from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.connection import guarded
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.ranges import HeapRange, Key, KeyRange, Tid
-from housekeeping.stores.postgres.statement import Statement, execute
+from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 _PATIENCE = Pace(lock_timeout=timedelta(seconds=1))
 
@@ -89,7 +89,7 @@ class KeyProbe:
         body = sql.SQL(
             "SELECT min({row})::text, max({row})::text FROM {table} WHERE {condition}"
         ).format(
-            row=sql.Identifier(self.facts.name, "ctid"),
+            row=identifier(self.facts.name, "ctid"),
             table=self.facts.identifier,
             condition=condition,
         )

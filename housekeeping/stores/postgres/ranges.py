@@ -11,6 +11,7 @@ from typing import Any
 from psycopg2 import sql
 
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.statement import identifier, raw
 
 # More line pointers than the largest page (32 kB) can hold: 1,169 tuples of 24 bytes and a pointer.
 _POINTERS = 2_048
@@ -61,7 +62,7 @@ class HeapRange:
 
     def condition(self, facts: TableFacts) -> sql.Composable:
         return sql.SQL("{row} >= %(lower)s::tid AND {row} < %(upper)s::tid").format(
-            row=sql.Identifier(facts.name, "ctid")
+            row=identifier(facts.name, "ctid")
         )
 
     @property
@@ -86,7 +87,7 @@ class Key:
     def equality(self) -> sql.Composable:
         if self.column is None:
             return sql.SQL("")
-        return sql.SQL("{} = %(equals)s AND ").format(sql.Identifier(self.column))
+        return sql.SQL("{} = %(equals)s AND ").format(identifier(self.column))
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -94,7 +95,7 @@ class Key:
 
     def bound(self, placeholder: str) -> sql.Composable:
         # The type comes from format_type, which quotes what needs quoting.
-        return sql.SQL("{}::{}").format(sql.Placeholder(placeholder), sql.SQL(self.type))
+        return sql.SQL("{}::{}").format(sql.Placeholder(placeholder), raw(self.type))
 
 
 @dataclass(frozen=True)

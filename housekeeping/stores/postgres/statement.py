@@ -9,7 +9,7 @@ from sqlalchemy import Connection, CursorResult
 
 @dataclass(frozen=True)
 class Statement:
-    """An SQL statement with a name. Values are bound; names go through `sql.Identifier`."""
+    """An SQL statement with a name. Values are bound; names go through `identifier`."""
 
     name: str
     body: sql.Composable
@@ -37,3 +37,8 @@ def execute(
 def raw(expression: str) -> sql.SQL:
     """Return a checked user expression as SQL; its percent signs are not placeholders."""
     return sql.SQL(expression.replace("%", "%%"))
+
+
+def identifier(*names: str) -> sql.Identifier:
+    """Return names quoted, joined by dots; a percent sign in a name is not a placeholder."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
