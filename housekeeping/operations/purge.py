@@ -1,9 +1,9 @@
 """Delete the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -15,6 +15,7 @@ from housekeeping.engine.purging import ConnectionLost, PurgeLoop, Tally, Window
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import LeaseHeld, Objection, Request, RunRecord, Surroundings, leased
 from housekeeping.engine.walks import Walk, walk_of
+from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.rehearsal import CountingWindows, first_statement
 from housekeeping.policies.errors import (
     LeaseLost,
@@ -24,7 +25,7 @@ from housekeeping.policies.errors import (
     StoreUnreachable,
 )
 from housekeeping.policies.purge import PurgePolicy
-from housekeeping.policies.result import Phases, RunResult, StopReason
+from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
@@ -32,7 +33,6 @@ from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
 from housekeeping.stores.postgres.run_ledger import RunIdentity
-from housekeeping.stores.postgres.window_ledger import Summary, WindowLedger, prune_windows
 from housekeeping.stores.postgres.windows import WindowStore
 
 _log = logging.getLogger("housekeeping.purge")
@@ -48,16 +48,6 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
     application = f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
     with connected(policy.database_url, application) as connection:
         return _Purge(policy, request, around, connection).run()
-
-
-@dataclass
-class _Progress:
-    """How far a run has come; read when it ends, however it ends."""
-
-    cutoffs: Mapping[str, datetime]
-    plan: Plan | None = None
-    ledger: WindowLedger | None = None
-    tally: Tally | None = None
 
 
 class _Purge:
@@ -81,7 +71,7 @@ class _Purge:
         with self._looking():
             now = database_now(self._connection)
             target = resolve(self._connection, self._policy)
-        progress = _Progress(cutoffs_at(self._policy, now))
+        progress = PurgeProgress(cutoffs_at(self._policy, now))
         if self._request.dry_run:
             return self._rehearse(target, now, progress)
         return self._under_lease(target, now, progress)
@@ -89,7 +79,7 @@ class _Purge:
     def _looking(self) -> AbstractContextManager[None]:
         return guarded(self._connection, self._policy.pace, reading=True, any_plan=True)
 
-    def _under_lease(self, target: Target, now: datetime, progress: _Progress) -> RunResult:
+    def _under_lease(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         where = f"{place(self._policy.database_url)}/{target.facts.label}"
         record = self._record(where)
         policy = self._policy
@@ -101,11 +91,16 @@ class _Purge:
                 objection = Objection(policy.task, str(self._request.run_id), lease, control)
                 return self._attempt(target, now, progress, record, objection)
         except LeaseHeld as held:
-            result = self._result(StopReason.LOCKED, target, progress, None)
+            result = self._closing(target, progress).result(StopReason.LOCKED)
             if not held.by_our_twin:
                 record.write_whole(result)
             self._report.stopped(result)
             return result
+
+    def _closing(self, target: Target, progress: PurgeProgress) -> Closing:
+        return Closing(
+            self._policy, self._request, self._around.clock, self._begun, target, progress
+        )
 
     def _record(self, where: str) -> RunRecord:
         identity = RunIdentity(
@@ -122,7 +117,7 @@ class _Purge:
         self,
         target: Target,
         now: datetime,
-        progress: _Progress,
+        progress: PurgeProgress,
         record: RunRecord,
         objection: Objection,
     ) -> RunResult:
@@ -135,7 +130,7 @@ class _Purge:
         reason, error = self._guard(
             lambda: self._delete(target, now, progress, record, objection, resumed=resumed)
         )
-        result = self._finish(reason, error, target, progress)
+        result = self._closing(target, progress).finish(self._connection, reason, error)
         try:
             record.end(result)
         except StoreUnreachable as unreachable:
@@ -148,7 +143,7 @@ class _Purge:
         self,
         target: Target,
         now: datetime,
-        progress: _Progress,
+        progress: PurgeProgress,
         record: RunRecord,
         objection: Objection,
         *,
@@ -171,7 +166,7 @@ class _Purge:
         store = WindowStore(self._connection, target, writer.ledger)
         return self._loop(store, progress, objection).run(walks)
 
-    def _plan(self, target: Target, now: datetime, progress: _Progress) -> Plan:
+    def _plan(self, target: Target, now: datetime, progress: PurgeProgress) -> Plan:
         with self._looking():
             progress.plan = Planner(
                 self._connection, target, now, progress.cutoffs, self._request.walker
@@ -180,7 +175,7 @@ class _Purge:
             progress.tally.phases.probe += self._around.clock.monotonic() - self._begun
         return progress.plan
 
-    def _skip_done(self, walks: list[Walk], progress: _Progress) -> list[Walk]:
+    def _skip_done(self, walks: list[Walk], progress: PurgeProgress) -> list[Walk]:
         """Go on after the last window an earlier attempt committed."""
         assert progress.ledger is not None
         assert progress.tally is not None
@@ -199,7 +194,7 @@ class _Purge:
     def _loop(
         self,
         windows: Windows,
-        progress: _Progress,
+        progress: PurgeProgress,
         objection: Callable[[], StopReason | None],
     ) -> PurgeLoop:
         assert progress.tally is not None
@@ -230,58 +225,7 @@ class _Purge:
             lost = isinstance(error, LeaseLost)
             return StopReason.LOCK_LOST if lost else StopReason.ERROR, interruption
 
-    def _finish(
-        self, reason: StopReason, error: str | None, target: Target, progress: _Progress
-    ) -> RunResult:
-        """Sum the committed windows up, on a new connection where the old one is gone."""
-        failed = error if reason is StopReason.ERROR else None
-        warned = () if error is None or failed else (error,)
-        try:
-            return self._summed_up(self._connection, reason, failed, warned, target, progress)
-        except DBAPIError:
-            with connected(self._policy.database_url, "hk:ledger") as connection:
-                return self._summed_up(connection, reason, failed, warned, target, progress)
-
-    def _summed_up(
-        self,
-        connection: Connection,
-        reason: StopReason,
-        error: str | None,
-        warned: tuple[str, ...],
-        target: Target,
-        progress: _Progress,
-    ) -> RunResult:
-        summary, oldest = None, None
-        if progress.ledger is not None and progress.tally is not None:
-            with guarded(connection, self._policy.pace, any_plan=True):
-                summary = progress.ledger.summary(connection)
-                progress.ledger.remember_sizes(connection, progress.tally.sizes)
-                prune_windows(connection)
-            if reason is not StopReason.EXHAUSTED:
-                oldest = self._oldest(connection, progress)
-        result = self._result(reason, target, progress, summary)
-        return replace(
-            result,
-            error=error,
-            oldest_expired_age_seconds=oldest,
-            warnings=(*result.warnings, *warned),
-        )
-
-    def _oldest(self, connection: Connection, progress: _Progress) -> float | None:
-        """Return the age of the oldest row still to go, where an index tells it at once."""
-        ages = []
-        for walk in progress.plan.served if progress.plan else ():
-            try:
-                with guarded(connection, self._policy.pace, reading=True):
-                    now = database_now(connection)
-                    oldest = walk.probe.oldest(connection, walk.predicate)
-            except DBAPIError:
-                return None  # a long way to the first such row; the run has more to do anyway
-            if oldest is not None and (age := walk.age_type.seconds_before(oldest, now)):
-                ages.append(age)
-        return max(ages, default=None)
-
-    def _rehearse(self, target: Target, now: datetime, progress: _Progress) -> RunResult:
+    def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         """Walk the same windows with the same predicate, and count instead of deleting."""
         progress.tally = Tally()
         plan = self._plan(target, now, progress)
@@ -290,44 +234,18 @@ class _Purge:
         walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
         loop = self._loop(CountingWindows(store), progress, lambda: None)
         reason, error = self._guard(lambda: loop.run(walks))
-        found = progress.tally
+        found, closing = progress.tally, self._closing(target, progress)
         shown = {
             **plan.as_dict(),
             "would_delete": found.rows,
-            "details": self._details(target, found.counts),
+            "details": closing.details(found.counts),
             "counted_all": reason is StopReason.EXHAUSTED,
             "statement": first_statement(self._connection, target, plan),
         }
         stop = StopReason.ERROR if reason is StopReason.ERROR else StopReason.DRY_RUN
-        result = self._result(stop, target, progress, None)
-        result = replace(result, plan=shown, dry_run=True, error=error)
+        result = replace(closing.result(stop, error=error), plan=shown, dry_run=True)
         self._report.stopped(result)
         return result
-
-    def _result(
-        self, reason: StopReason, target: Target, progress: _Progress, summary: Summary | None
-    ) -> RunResult:
-        phases = progress.tally.phases if progress.tally else Phases()
-        return RunResult(
-            operation=self._policy.operation,
-            policy=self._policy.name,
-            run_id=str(self._request.run_id),
-            stop_reason=reason,
-            total=summary.rows if summary else 0,
-            details=self._details(target, summary.counts if summary else {}),
-            cutoffs=progress.cutoffs,
-            batches=summary.windows if summary else 0,
-            seconds=self._around.clock.monotonic() - self._begun,
-            phases=phases,
-            left_behind=summary.left_behind if summary else 0,
-            warnings=(*target.warnings, *_left_warning(summary)),
-        )
-
-    def _details(self, target: Target, counts: Mapping[str, int]) -> dict[str, int]:
-        keys = [rule.reason for rule in self._policy.rules]
-        keys += [key for _, key in self._policy.child_names]
-        keys += [child.key for child in target.children]
-        return {key: int(counts.get(key, 0)) for key in dict.fromkeys(keys)}
 
 
 def _interruption(error: Exception) -> str | None:
@@ -345,12 +263,3 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, DBAPIError):
         return sentence(error)
     return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-def _left_warning(summary: Summary | None) -> tuple[str, ...]:
-    if summary is None or not summary.left_behind:
-        return ()
-    return (
-        f"{summary.left_behind} expired rows stayed: another session holds them, or a constraint "
-        "or trigger refuses; the ledger's windows say which",
-    )

@@ -1,0 +1,120 @@
+"""How a purge ends: totals summed over committed windows, sizes remembered, the result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from housekeeping.engine.pacing import Clock
+from housekeeping.engine.planning import Plan
+from housekeeping.engine.purging import Tally
+from housekeeping.engine.run import Request
+from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.result import Phases, RunResult, StopReason
+from housekeeping.stores.postgres.connection import connected, guarded
+from housekeeping.stores.postgres.cutoffs import database_now
+from housekeeping.stores.postgres.preflight import Target
+from housekeeping.stores.postgres.window_ledger import Summary, WindowLedger, prune_windows
+
+
+@dataclass
+class PurgeProgress:
+    """How far a run has come; read when it ends, however it ends."""
+
+    cutoffs: Mapping[str, datetime]
+    plan: Plan | None = None
+    ledger: WindowLedger | None = None
+    tally: Tally | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Makes the result of a run, however far it came."""
+
+    policy: PurgePolicy
+    request: Request
+    clock: Clock
+    begun: float
+    """by the clock's monotonic time"""
+    target: Target
+    progress: PurgeProgress
+
+    def finish(self, connection: Connection, reason: StopReason, error: str | None) -> RunResult:
+        """Sum the committed windows up, on a new connection where the old one is gone."""
+        try:
+            return self._summed_up(connection, reason, error)
+        except SQLAlchemyError:
+            with connected(self.policy.database_url, "hk:ledger") as another:
+                return self._summed_up(another, reason, error)
+
+    def result(
+        self,
+        reason: StopReason,
+        summary: Summary | None = None,
+        error: str | None = None,
+        oldest: float | None = None,
+    ) -> RunResult:
+        """Return the result; an error that did not fail the run becomes a warning."""
+        tally, failed = self.progress.tally, reason is StopReason.ERROR
+        warned = (error,) if error is not None and not failed else ()
+        return RunResult(
+            operation=self.policy.operation,
+            policy=self.policy.name,
+            run_id=str(self.request.run_id),
+            stop_reason=reason,
+            total=summary.rows if summary else 0,
+            details=self.details(summary.counts if summary else {}),
+            cutoffs=self.progress.cutoffs,
+            batches=summary.windows if summary else 0,
+            seconds=self.clock.monotonic() - self.begun,
+            phases=tally.phases if tally else Phases(),
+            oldest_expired_age_seconds=oldest,
+            left_behind=summary.left_behind if summary else 0,
+            warnings=(*self.target.warnings, *_left_warning(summary), *warned),
+            error=error if failed else None,
+        )
+
+    def details(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return counts under every key a result of this policy has; the keys never vary."""
+        keys = [rule.reason for rule in self.policy.rules]
+        keys += [key for _, key in self.policy.child_names]
+        keys += [child.key for child in self.target.children]
+        return {key: int(counts.get(key, 0)) for key in dict.fromkeys(keys)}
+
+    def _summed_up(
+        self, connection: Connection, reason: StopReason, error: str | None
+    ) -> RunResult:
+        ledger, tally = self.progress.ledger, self.progress.tally
+        if ledger is None or tally is None:
+            return self.result(reason, error=error)
+        with guarded(connection, self.policy.pace, any_plan=True):
+            summary = ledger.summary(connection)
+            ledger.remember_sizes(connection, tally.sizes)
+            prune_windows(connection)
+        oldest = None if reason is StopReason.EXHAUSTED else self._oldest(connection)
+        return self.result(reason, summary, error, oldest)
+
+    def _oldest(self, connection: Connection) -> float | None:
+        """Return the age of the oldest row still to go, where an index tells it at once."""
+        ages = []
+        for walk in self.progress.plan.served if self.progress.plan else ():
+            try:
+                with guarded(connection, self.policy.pace, reading=True):
+                    now = database_now(connection)
+                    oldest = walk.probe.oldest(connection, walk.predicate)
+            except DBAPIError:
+                return None  # a long way to the first such row; the run has more to do anyway
+            if oldest is not None and (age := walk.age_type.seconds_before(oldest, now)):
+                ages.append(age)
+        return max(ages, default=None)
+
+
+def _left_warning(summary: Summary | None) -> tuple[str, ...]:
+    if summary is None or not summary.left_behind:
+        return ()
+    return (
+        f"{summary.left_behind} expired rows stayed: another session holds them, or a constraint "
+        "or trigger refuses; the ledger's windows say which",
+    )
