@@ -1,0 +1,15 @@
+"""How fast, how steady and how small the engine is, against baselines measured in the same run.
+
+    python -m benchmarks                         everything, 2 M rows, about four minutes
+    python -m benchmarks --rows 200000 --rounds 1 --skip-ten-million    a quick look
+
+stage.py            the servers, the table, and a fresh copy of it for every contender
+contenders.py       one raw DELETE, the loop everybody writes, and a real run of ours
+contest.py          the contenders in turn, several rounds
+steadiness.py       windows of one size: does the last take longer than the first?
+memory.py           peak memory of a process that deletes N rows, and four times as many
+nothing_expired.py  what a run costs a database of 10 M rows when nothing is due
+figures.py          measured against promised: the table at the end
+
+Only ratios travel from one machine to another; the rates are printed to be looked at.
+"""

@@ -10,8 +10,6 @@ as they like: 60 s is right. Set `worker_soft_shutdown_timeout` below it, the wo
 while it waits for that.
 """
 
-
-
 from threading import Event, Thread
 from typing import Any, ClassVar
 

@@ -16,8 +16,7 @@ def wait_until(
 ) -> Found:
     """Return what `predicate` returns as soon as that is truthy.
 
-    Raises:
-        AssertionError: it never was; names the predicate and holds what `otherwise` tells.
+    Raises AssertionError when it never was, with what `otherwise` tells.
     """
     deadline = time.monotonic() + within_seconds
     while not (found := predicate()):

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from housekeeping.policies.pace import Pace
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.ledger_schema import ledger_missing
-from housekeeping.stores.postgres.run_ledger import find_runs, history
+from housekeeping.stores.postgres.run_ledger import FoundRun, find_runs, history
 
 _APPLICATION = "hk:history"
 
@@ -31,9 +30,9 @@ def past_runs(
     return runs[:limit]
 
 
-def runs_called(urls: Iterable[str], prefix: str) -> list[UUID]:
+def runs_called(urls: Iterable[str], prefix: str) -> list[FoundRun]:
     """Return the runs whose id begins so, or whose Celery task has this id."""
-    found: list[UUID] = []
+    found: list[FoundRun] = []
     for url in urls:
         with (
             connected(url, _APPLICATION) as connection,

@@ -10,6 +10,8 @@ from tasks.command_line.group import task_name
 if TYPE_CHECKING:
     from housekeeping.stores.redis.control import Control
 
+_UUID_LENGTH = 36
+
 
 @click.command()
 @click.argument("task", required=False)
@@ -37,9 +39,10 @@ def resume(task: str | None) -> None:
 @click.argument("run")
 def stop(run: str) -> None:
     """Have RUN leave within one window: a run's id, the beginning of one, or its task's id."""
-    run_id = _meant(run)
-    _control().stop(str(run_id))
-    click.echo(f"run {run_id} will stop within one window")
+    control = _control()
+    for run_id in _meant(run):
+        control.stop(str(run_id))
+        click.echo(f"run {run_id} will stop within one window")
 
 
 def _control() -> "Control":
@@ -50,14 +53,19 @@ def _control() -> "Control":
     return Control(connect(current_suite().redis_url.reveal()))
 
 
-def _meant(run: str) -> UUID:
+def _meant(run: str) -> list[UUID]:
+    """Return the runs to stop: one, or all of one task."""
     from housekeeping.operations.records import runs_called  # noqa: PLC0415 - not for --help
     from tasks.configuration import current_suite  # noqa: PLC0415
 
     found = runs_called(current_suite().ledger_urls(), run)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        told = ", ".join(str(run_id) for run_id in found)
+    going = [one.id for one in found if not one.ended]
+    whole_id = len(run) == _UUID_LENGTH
+    if len(going) == 1 or (going and whole_id):
+        return going
+    if going:
+        told = ", ".join(str(run_id) for run_id in going)
         raise click.UsageError(f"{run!r} could be more than one run: {told}")
+    if found:
+        raise click.UsageError(f"run {found[0].id} has ended already")
     raise click.UsageError(f"no run {run!r}; `housekeeping history` lists them")

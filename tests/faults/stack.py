@@ -1,5 +1,6 @@
 """Real worker and beat processes of the probe app, and what they have written down."""
 
+import base64
 import json
 import os
 import signal
@@ -86,7 +87,14 @@ class Stack:
         self._journal = folder / "journal"
         self._journal.touch()
         self._processes: list[CeleryProcess] = []
+        self.redbeat_url = valkey.url()
+        self._settings: dict[str, Any] = {}
         self.publisher = Celery("publisher", broker=valkey.url(), set_as_current=False)
+
+    def use_broker(self, url: str, transport_options: Mapping[str, Any]) -> None:
+        """Use another broker than Valkey."""
+        self._settings = {"broker_url": url, "broker_transport_options": transport_options}
+        self.publisher.conf.update(self._settings)
 
     def worker(self, *words: str, **settings: Any) -> CeleryProcess:
         """Start a worker (one task at a time unless told) and wait until it is ready."""
@@ -113,9 +121,10 @@ class Stack:
     ) -> CeleryProcess:
         environment = {
             "PROBE_BROKER": self.valkey.url(),
+            "PROBE_REDBEAT": self.redbeat_url,
             "PROBE_JOURNAL": str(self._journal),
             "PROBE_SCHEDULE": json.dumps(schedule or {}),
-            "PROBE_SETTINGS": json.dumps(settings),
+            "PROBE_SETTINGS": json.dumps({**self._settings, **settings}),
             "PYTHONWARNINGS": "ignore",
         }
         log = self._folder / f"{words[0]}{len(self._processes)}.log"
@@ -134,9 +143,13 @@ class Stack:
         """What has been written down of one kind, in order."""
         lines = self._journal.read_text().splitlines(keepends=True)
         notes = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [
-            note for note in notes if note["event"] == event and name in (None, note["name"])
-        ]
+        return [note for note in notes if note["event"] == event and name in (None, note["name"])]
+
+    def sent(self, entry: str) -> int:
+        """How often beat has sent an entry; for stacks without a worker."""
+        with self.client() as client:
+            bodies = (json.loads(message)["body"] for message in client.lrange("celery", 0, -1))
+            return sum(json.loads(base64.b64decode(body))[0] == [entry] for body in bodies)
 
     def reset_connections(self) -> None:
         """Close every connection to the broker from the broker's side."""
@@ -144,10 +157,26 @@ class Stack:
             for kind in ("normal", "pubsub"):
                 client.client_kill_filter(_type=kind, skipme=True)
 
-    def unsettled(self) -> int:
-        """How many messages are delivered but not acked, or wait in the queue."""
+    def unacked(self) -> int:
+        """How many messages are delivered but not acked."""
         with self.client() as client:
-            return int(client.hlen("unacked")) + int(client.llen("celery"))
+            return int(client.hlen("unacked"))
+
+    def queued(self) -> int:
+        """How many messages wait in the queue."""
+        with self.client() as client:
+            return int(client.llen("celery"))
+
+    def begin(self, name: str, seconds: float) -> None:
+        """Send one `probe.work` and wait until it runs."""
+        self.publish(name, seconds)
+        wait_until(lambda: self.journal("started", name), 10, otherwise=self.logs)
+
+    def assert_ran_once(self, name: str, within_seconds: float) -> None:
+        """Wait until a task has ended and every message is settled; no second run of it began."""
+        wait_until(lambda: self.journal("ended", name), within_seconds, otherwise=self.logs)
+        wait_until(lambda: not self.unacked() + self.queued(), within_seconds, otherwise=self.logs)
+        assert len(self.journal("started", name)) == 1, self.logs()
 
     def logs(self) -> str:
         return "\n".join(process.log() for process in self._processes)

@@ -5,9 +5,10 @@ libpq waits for the server in C, where Python can't run a signal's handler: a so
 interrupts in time, but leaves the statement running on the server, with its locks.
 """
 
+import os
 import select
+import socket
 from contextlib import suppress
-from threading import Thread
 
 import psycopg2
 from psycopg2 import extensions
@@ -19,9 +20,8 @@ __all__ = ["install"]
 # A signal that arrives in the instant before `poll` begins to wait does not wake it; this bounds
 # how late its handler then runs.
 _LONGEST_WAIT_MS = 500
-# Cancelling opens a connection of its own. If that hangs too, `client_connection_check_interval`
-# on the server has to do.
-_CANCEL_WITHIN_S = 2.0
+# How long the server may take to accept a connection before we give it up as unreachable.
+_REACHABLE_WITHIN_S = 2.0
 
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
@@ -44,27 +44,32 @@ def _wait(connection: extensions.connection) -> None:
     """Do what libpq would: wait until the server has answered."""
     try:
         while (state := connection.poll()) != extensions.POLL_OK:
-            socket = select.poll()
-            socket.register(connection.fileno(), _EVENTS[state])
-            socket.poll(_LONGEST_WAIT_MS)
+            answer = select.poll()
+            answer.register(connection.fileno(), _EVENTS[state])
+            answer.poll(_LONGEST_WAIT_MS)
     except psycopg2.Error:
         raise  # the server's word, or the connection's end: nothing is left to cancel
     except BaseException:
-        _cancel(connection)
+        with suppress(psycopg2.Error, OSError):  # not connected yet, or no longer
+            if _reachable(connection):
+                connection.cancel()
         raise
 
 
-def _cancel(connection: extensions.connection) -> None:
-    # In a thread, because libpq gives a cancel no time limit: with the network gone it would
-    # keep us from leaving for minutes.
-    canceller = Thread(target=_cancel_quietly, args=(connection,), daemon=True)
-    canceller.start()
-    canceller.join(_CANCEL_WITHIN_S)
+def _reachable(connection: extensions.connection) -> bool:
+    """Whether the server still accepts connections.
 
-
-def _cancel_quietly(connection: extensions.connection) -> None:
-    with suppress(psycopg2.Error):  # not connected yet, or no longer
-        connection.cancel()
+    A cancel is sent over a connection of its own, to which libpq sets no time limit: with the
+    network gone it would keep us from leaving for minutes. The server then ends the statement by
+    itself (`client_connection_check_interval`).
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+        if ours.family == socket.AF_UNIX:
+            return True
+        server = ours.getpeername()[:2]
+    with suppress(OSError), socket.create_connection(server, _REACHABLE_WITHIN_S):
+        return True
+    return False
 
 
 def _give_up_closed_connection(context: ExceptionContext) -> None:

@@ -73,8 +73,9 @@ _FIND = Statement(
     "ledger.find_run",
     sql.SQL(
         """
-        SELECT id FROM housekeeping.run WHERE id::text LIKE %(prefix)s || '%%' OR task_id = %(prefix)s
-        ORDER BY started_at DESC LIMIT 3
+        SELECT id, ended_at IS NOT NULL FROM housekeeping.run
+        WHERE id::text LIKE %(prefix)s || '%%' OR task_id = %(prefix)s
+        ORDER BY ended_at IS NOT NULL, started_at DESC LIMIT 20
         """
     ),
 )
@@ -147,6 +148,15 @@ def history(
     return [dict(row) for row in rows]
 
 
-def find_runs(connection: Connection, prefix: str) -> list[UUID]:
-    """Return up to three runs whose id begins so, or whose Celery task has this id."""
-    return [UUID(str(row[0])) for row in execute(connection, _FIND, prefix=prefix)]
+@dataclass(frozen=True)
+class FoundRun:
+    """A run somebody asked for."""
+
+    id: UUID
+    ended: bool
+
+
+def find_runs(connection: Connection, prefix: str) -> list[FoundRun]:
+    """Return runs whose id begins so, or whose Celery task has this id; those still going first."""
+    found = execute(connection, _FIND, prefix=prefix)
+    return [FoundRun(UUID(str(run_id)), ended) for run_id, ended in found]

@@ -1,0 +1,61 @@
+"""python -m benchmarks: measure, compare, and say which promises hold on this machine."""
+
+import argparse
+import time
+
+from benchmarks import contest
+from benchmarks.figures import Figure, table_of
+from benchmarks.memory import memory
+from benchmarks.nothing_expired import nothing_expired
+from benchmarks.stage import Stage
+from benchmarks.steadiness import steadiness
+
+
+def main() -> int:
+    """Run everything; 1 only when asked to be strict and a target was missed."""
+    options = _options()
+    begun = time.monotonic()
+    with Stage() as stage:
+        figures = _measure(stage, options)
+    print(f"\n{table_of(figures)}\n\n{time.monotonic() - begun:.0f} s in all")
+    missed = any(figure.met is False for figure in figures)
+    return 1 if options.strict and missed else 0
+
+
+def _measure(stage: Stage, options: argparse.Namespace) -> list[Figure]:
+    print(f"{stage.server}: a table of {options.rows:,} rows", flush=True)
+    table = stage.events(options.rows)
+    print("\nthe same rows, deleted by each", flush=True)
+    works = contest.contest(stage, table, options.rounds, options.loop_seconds)
+    print(f"medians\n{contest.medians(works)}")
+    figures = contest.figures(works)
+    print("\nbatches of one size", flush=True)
+    loop = works[contest.LOOP]
+    figures += steadiness(stage, table, options.rounds, options.loop_seconds, loop)
+    print("\nmemory", flush=True)
+    figures += memory(stage, table)
+    if not options.skip_ten_million:
+        print("\nnothing expired", flush=True)
+        figures.append(nothing_expired(stage))
+    return figures
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="of the table (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions (%(default)s)")
+    parser.add_argument(
+        "--loop-seconds",
+        type=float,
+        default=25.0,
+        help="after which the usual loop is cut off (%(default)s)",
+    )
+    parser.add_argument(
+        "--skip-ten-million", action="store_true", help="leave the 10 M row table out"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
