@@ -69,7 +69,7 @@ statuses = {{ delivered = "14d", failed = "60d" }}
 def _show(folder: Path, *, leave: bool) -> int:
     with stack.processes(folder) as running:
         console.print("worker with two processes, beat and Flower are up")
-        succeeded = stack.trigger_everything(console)
+        succeeded = stack.trigger_everything()
         console.print(f"Flower: {running.flower_url}/tasks")
         if not leave:
             console.print("Ctrl-C ends the demo.")

@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from celery.result import AsyncResult
-from rich.console import Console
 
 from embedded.ports import free_port
-from tasks.command_line.console import (
-    RESULT_COLUMNS,
-    ProgressLines,
-    progress_bar,
-    result_row,
-    show_table,
-)
+from tasks.command_line.console import RESULT_COLUMNS, progress_lines, result_row, show_table
 from tasks.command_line.group import loaded_app
 from tasks.command_line.run import outcome_of
 from tasks.progress import STATE
@@ -109,28 +102,27 @@ def _end(honcho: subprocess.Popen[bytes]) -> None:
         honcho.wait()
 
 
-def trigger_everything(console: Console) -> bool:
+def trigger_everything() -> bool:
     """Send every operation to the queue, watch it, show what each did; return whether all succeeded."""
     app = loaded_app()
     names = sorted(name for name in app.tasks if name.startswith("tasks."))
     answers = {name: app.send_task(name) for name in names}
     results: list[dict[str, Any]] = []
     for name, answer in answers.items():
-        result = _watch(name, answer, console)
+        result = _watch(name, answer)
         results += result.get("runs") or [result]
     _show_table(results)
     return all(result["success"] for result in results)
 
 
-def _watch(name: str, answer: AsyncResult[Any], console: Console) -> dict[str, Any]:
+def _watch(name: str, answer: AsyncResult[Any]) -> dict[str, Any]:
     deadline = time.monotonic() + _RUN_WITHIN_SECONDS
-    with progress_bar() as bar:
-        lines = ProgressLines(bar if console.is_terminal else None)
+    with progress_lines() as lines:
         while not answer.ready():
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{name} has not ended within {_RUN_WITHIN_SECONDS} s")
             info = answer.info
-            if answer.state == STATE and isinstance(info, dict):
+            if lines is not None and answer.state == STATE and isinstance(info, dict):
                 lines.show(info)
             time.sleep(0.1)
     return outcome_of(answer)

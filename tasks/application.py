@@ -14,7 +14,7 @@ app.steps["consumer"].add(VisibilityHeartbeat)
 
 @worker_init.connect
 def _prepare_metrics(**_: object) -> None:
-    from tasks.metrics import prepare  # noqa: PLC0415 - prometheus_client reads its environment at import
+    from tasks.metrics import prepare  # noqa: PLC0415 - keeps `tasks` light
 
     prepare()
 

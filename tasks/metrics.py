@@ -9,11 +9,23 @@
 Served on `metrics_address`:`metrics_port` by the worker's main process for all its children.
 """
 
+import atexit
 import logging
 import os
+import shutil
 import tempfile
 from functools import cache
 from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from housekeeping.policies.events import Event, RunStopped, WindowCommitted, WindowPassed
 from tasks.configuration import current_suite
@@ -25,8 +37,19 @@ _WINDOW_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 def prepare() -> None:
     """Name the directory the children share; before any of them is forked."""
-    if current_suite().metrics_port is not None and _DIRECTORY not in os.environ:
+    if current_suite().metrics_port is None:
+        return
+    if _DIRECTORY not in os.environ:
         os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="housekeeping-metrics-")
+        atexit.register(_remove, os.environ[_DIRECTORY], os.getpid())
+    # prometheus_client chooses at import whether values are shared, and Flower, where it is
+    # installed, imports it for every `celery` command: long before this.
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child inherits what runs at exit
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def serve() -> None:
@@ -34,9 +57,6 @@ def serve() -> None:
     suite = current_suite()
     if suite.metrics_port is None:
         return
-    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - see prepare
-    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
-
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     start_http_server(suite.metrics_port, addr=suite.metrics_address, registry=registry)
@@ -62,8 +82,6 @@ def count_event(event: Event) -> None:
 
 @cache
 def _meters() -> dict[str, Any]:
-    from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415 - see prepare
-
     who = ("operation", "policy")
     return {
         "runs": Counter("housekeeping_runs", "Runs by how they ended", (*who, "stop_reason")),

@@ -25,8 +25,12 @@ from pytest_celery import (
 from pytest_docker_tools import build, container, fxtr
 
 from embedded.ports import free_port
-from embedded.valkey import binaries
+from embedded.postgresql import PostgresServer
+from embedded.valkey import ValkeyServer, binaries
+from tasks.application import app
+from tests.acceptance import whole_stack
 from tests.acceptance.nodes import ProcessContainer, run_node
+from tests.faults.runs.installation import Installation
 
 ROOT = Path(__file__).parents[2]
 ON_PROCESSES = os.environ.get("HOUSEKEEPING_TEST_NODES", "process") != "docker"
@@ -93,17 +97,54 @@ class SuiteSetup(CeleryTestSetup):
     """Takes our own app for the client's side."""
 
     @classmethod
-    def create_setup_app(cls, celery_setup_config: dict[str, Any], celery_setup_app_name: str) -> Any:
-        from tasks.application import app
-
-        app.config_from_object({**celery_setup_config, "task_default_queue": "housekeeping"})
-        # Pools and backend of the test before point at its servers.
-        app.close()
-        app._backend_cache = None
-        app._local.__dict__.pop("backend", None)
-        app.__dict__.pop("amqp", None)
+    def create_setup_app(
+        cls, celery_setup_config: dict[str, Any], celery_setup_app_name: str
+    ) -> Any:
+        configure({**celery_setup_config, "task_default_queue": SuiteWorker.worker_queue()})
         app.set_current()
         return app
+
+
+def configure(settings: dict[str, Any] | str) -> None:
+    """Give our app other settings; its pools and its backend belong to the old ones."""
+    app.config_from_object(settings)
+    app.close()
+    app._backend_cache = None
+    app._local.__dict__.pop("backend", None)
+    app.__dict__.pop("amqp", None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all acceptance tests; it logs who connects."""
+    with PostgresServer(settings={"log_connections": "on"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """PostgreSQL, Valkey, a worker with two processes, and the environment they share."""
+    folder = tmp_path_factory.mktemp("stack")
+    name = f"stack_{folder.name}"
+    database = postgres.create_database(name)
+    whole_stack.make_tables(database)
+    with ValkeyServer(append_only=True) as valkey:
+        installation = Installation(database, valkey, folder, **whole_stack.SETTINGS)
+        try:
+            installation.worker("--concurrency=2")
+            yield installation
+        finally:
+            installation.end()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def full(stack: Installation) -> Installation:
+    """The stack with all events back in their tables."""
+    whole_stack.refill(stack)
+    return stack
 
 
 @pytest.fixture(params=[CELERY_REDIS_BROKER])
@@ -121,8 +162,9 @@ def celery_backend_cluster(celery_broker: Any) -> Iterator[CeleryBackendCluster]
 
 
 @pytest.fixture
-def celery_setup_cls() -> type[CeleryTestSetup]:
-    return SuiteSetup
+def celery_setup_cls() -> Iterator[type[CeleryTestSetup]]:
+    yield SuiteSetup
+    configure("tasks.configuration:celery_settings")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Real servers for integration tests: each installed PostgreSQL once a session, and one Valkey."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -28,7 +29,7 @@ ALTER TABLE "MetricReports" DROP COLUMN "DataSizeBytes", DROP COLUMN "Period";
 _FOREIGN_KEYS_ONLY = """
 DO $$ DECLARE name text; BEGIN
   FOR name IN SELECT indexname FROM pg_indexes WHERE schemaname = 'public'
-    AND indexname NOT LIKE 'PK%' AND indexname NOT LIKE '%OccurrenceId'
+    AND indexname LIKE 'IX%' AND indexname NOT LIKE '%OccurrenceId'
   LOOP EXECUTE format('DROP INDEX %I', name); END LOOP;
 END $$
 """
@@ -74,10 +75,8 @@ def with_tables(url: str, schema: str) -> None:
     """Run a schema's statements on a new database."""
     if schema == _EMPTY:
         return
-    connection = psycopg2.connect(url)
-    with connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(schema)
-    connection.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Names as users write them: any name PostgreSQL takes is a name here, never a piece of SQL."""
 
+import re
 from difflib import get_close_matches
 
 from sqlglot.dialects.postgres import Postgres
@@ -41,6 +42,21 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f" Did you mean {lowered[near[0]]!r}?" if near else ""
 
 
+# What the server reads as one piece, and what could lead out of the parentheses around it. Not
+# sqlglot's tokens: it reads `-|--` as two operators where the server begins a comment, and ends
+# `E'a' (newline) '\' '` elsewhere.
+_PIECES = re.compile(r"""'[^']*'|"[^"]*"|--|/\*|[;$()'"\0]""")
+_FAULTS = {
+    "--": "it holds a comment",
+    "/*": "it holds a comment",
+    ";": "it holds a semicolon",
+    "$": "it holds a dollar sign outside quotes: write strings in single quotes",
+    "'": "a quote in it is never closed",
+    '"': "a quote in it is never closed",
+    "\0": "it holds a zero byte",
+}
+
+
 def fault_of_expression(text: str) -> str | None:
     """Say why a text can't be one SQL expression; None when it can.
 
@@ -48,19 +64,17 @@ def fault_of_expression(text: str) -> str | None:
     parenthesis (outside quotes) can't reach past them. Whether it is a good expression is for the
     server to say.
     """
-    try:
-        tokens = Postgres().tokenize(text)
-    except TokenError:
-        return "a quote or a comment in it is never closed"
+    if not text.strip():
+        return "it is empty"
     depth = 0
-    for token in tokens:
-        if token.comments:
-            return "it holds a comment"
-        if token.token_type is TokenType.SEMICOLON:
-            return "it holds a semicolon"
-        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+    for found in _PIECES.finditer(text):
+        piece = found[0]
+        if piece in _FAULTS:
+            return _FAULTS[piece]
+        if piece.endswith("\\'"):
+            # The end of a string or not: E'' and standard_conforming_strings decide.
+            return "it holds a backslash before a quote: write '' for a quote in a string"
+        depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth < 0:
             return "it closes a parenthesis that it did not open"
-    if depth:
-        return "it opens a parenthesis that it does not close"
-    return None if tokens else "it is empty"
+    return "it opens a parenthesis that it does not close" if depth else None

@@ -21,7 +21,7 @@ def deleting(installation: Installation) -> bool:
     """Whether a DELETE of ours is being executed."""
     return bool(
         installation.rows(
-            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'hk:tables.purge:%'"
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'hk:tables.purge:%'"
             " AND state = 'active' AND query LIKE '%DELETE%'"
         )
     )
@@ -48,7 +48,7 @@ def test_the_statement_of_a_killed_inline_run_ends_and_leaves_no_lock(
     wait_until(lambda: not sessions(installation), 4)
     assert time.monotonic() - killed_at < ENDS_WITHIN_SECONDS
     assert len(survivors(installation)) == EXPIRED + KEPT
-    assert not installation.rows("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+    assert not installation.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
 
 
 def test_the_statement_of_a_killed_workers_run_ends_too(

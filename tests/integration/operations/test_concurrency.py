@@ -48,9 +48,7 @@ def run_into(
     database: Database, around: Surroundings, walker: str, shape: str, users_change: str
 ) -> RunResult:
     """Run into a user's open transaction, which commits once we wait for it."""
-    policy = policy_on(
-        database, rules=per_status(done=30), kept_by=kept_by(shape), pace=PATIENT
-    )
+    policy = policy_on(database, rules=per_status(done=30), kept_by=kept_by(shape), pace=PATIENT)
     with database.session() as user, user.cursor() as cursor:
         cursor.execute(users_change)
         with running(policy, around, walker=walker) as ours:

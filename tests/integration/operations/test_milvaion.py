@@ -199,14 +199,16 @@ def test_log_lines_go_with_their_occurrence_and_are_counted(
 
 
 @pytest.mark.parametrize("generation", ["V1", "V3"], indirect=True)
-def test_shorter_ages_are_obeyed(
-    milvaion: Database, around: Surroundings, occur: Occur
-) -> None:
+def test_shorter_ages_are_obeyed(milvaion: Database, around: Surroundings, occur: Occur) -> None:
     kept = {occur(2, 1), occur(3, 6)}
     occur(2, 3)
 
     retain(
-        milvaion, around, "index", RETENTION__COMPLETED_KEEP_FOR="2d", RETENTION__FAILED_KEEP_FOR="7d"
+        milvaion,
+        around,
+        "index",
+        RETENTION__COMPLETED_KEEP_FOR="2d",
+        RETENTION__FAILED_KEEP_FOR="7d",
     )
 
     assert ids(milvaion) == kept
@@ -240,7 +242,7 @@ def test_dead_letters_go_by_their_failure_and_whether_they_are_resolved(
     result = run(policy_of(milvaion, "dead_letters.cleanup", **settings), around, walker=walker)
 
     found = milvaion.rows(
-        "SELECT extract(day FROM now() - \"FailedAt\")::int, \"Resolved\" FROM \"FailedOccurrences\""
+        'SELECT extract(day FROM now() - "FailedAt")::int, "Resolved" FROM "FailedOccurrences"'
         " ORDER BY 1, 2"
     )
     assert found == left

@@ -26,7 +26,9 @@ def fill(database: Database, days: int, poisoned: str) -> None:
 
 
 @BOTH_WALKERS
-@pytest.mark.parametrize("poisoned", [[40], [30, 400, 1000], [500, 501]], ids=["one", "many", "two"])
+@pytest.mark.parametrize(
+    "poisoned", [[40], [30, 400, 1000], [500, 501]], ids=["one", "many", "two"]
+)
 def test_a_row_that_a_trigger_protects_is_passed_and_all_others_go(
     events: Database, around: Surroundings, walker: str, poisoned: list[int]
 ) -> None:
@@ -74,7 +76,9 @@ def test_more_refusing_rows_than_a_few_end_the_run_with_the_servers_word(
 def test_a_row_a_trigger_silently_keeps_is_no_success(
     events: Database, around: Surroundings
 ) -> None:
-    events.run("INSERT INTO events SELECT i, now() - interval '60 days' FROM generate_series(1, 9) i")
+    events.run(
+        "INSERT INTO events SELECT i, now() - interval '60 days' FROM generate_series(1, 9) i"
+    )
     events.run(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
         "CREATE TRIGGER guard BEFORE DELETE ON events FOR EACH ROW WHEN (OLD.id = 5)"

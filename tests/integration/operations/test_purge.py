@@ -140,9 +140,7 @@ def test_a_bulk_load_with_one_timestamp_goes_in_several_transactions(
 
 @BOTH_WALKERS
 @pytest.mark.parametrize("limit", [1, 7, 150])
-def test_a_limit_is_exact(
-    events: Database, around: Surroundings, walker: str, limit: int
-) -> None:
+def test_a_limit_is_exact(events: Database, around: Surroundings, walker: str, limit: int) -> None:
     fill(events, 1_000)
 
     result = run(policy_on(events, pace=SMALL_WINDOWS), around, walker=walker, limit=limit)

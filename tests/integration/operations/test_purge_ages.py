@@ -15,13 +15,21 @@ BOTH_WALKERS = pytest.mark.parametrize("walker", ["heap", "index"])
     [
         ("date", Age(columns=("at",)), "(now() - i * interval '1 day')::date"),
         ("timestamp", Age(columns=("at",)), "now() - i * interval '1 day' - interval '1 minute'"),
-        ("timestamp(3)", Age(columns=("at",)), "now() - i * interval '1 day' - interval '1 minute'"),
+        (
+            "timestamp(3)",
+            Age(columns=("at",)),
+            "now() - i * interval '1 day' - interval '1 minute'",
+        ),
         ("timestamptz(0)", Age(columns=("at",)), "now() - i * interval '1 day' - interval '1 min'"),
         ("bigint", Age(columns=("at",), unit="s"), "extract(epoch FROM now()) - i * 86400 - 60"),
         ("bigint", Age(columns=("at",), unit="ms"), "(extract(epoch FROM now())-i*86400-60)*1000"),
         ("bigint", Age(columns=("at",), unit="us"), "(extract(epoch FROM now())-i*86400-60)*1e6"),
         ("integer", Age(columns=("at",), unit="s"), "extract(epoch FROM now()) - i * 86400 - 60"),
-        ("text", Age(expression="at::timestamptz"), "now() - i * interval '1 day' - interval '1 s'"),
+        (
+            "text",
+            Age(expression="at::timestamptz"),
+            "now() - i * interval '1 day' - interval '1 s'",
+        ),
         (
             "timestamptz",
             Age(expression="coalesce(at, 'epoch')"),

@@ -37,9 +37,7 @@ def fill(database: Database, expired: int = 5_000) -> None:
     database.run("VACUUM ANALYZE events")
 
 
-def interrupt(
-    database: Database, around: Surroundings, walker: str, window: int = 1
-) -> UUID:
+def interrupt(database: Database, around: Surroundings, walker: str, window: int = 1) -> UUID:
     """Begin a run, and end its backend after some window; return the run's id."""
     run_id = uuid4()
     policy = policy_on(database, pace=SMALL_WINDOWS)
