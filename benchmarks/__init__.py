@@ -1,6 +1,6 @@
 """How fast, how steady and how small the engine is, against baselines measured in the same run.
 
-    python -m benchmarks                         everything, 2 M rows, about four minutes
+    python -m benchmarks                         everything, 2 M rows, about three minutes
     python -m benchmarks --rows 200000 --rounds 1 --skip-ten-million    a quick look
 
 stage.py            the servers, the table, and a fresh copy of it for every contender

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from unittest.mock import patch
 
-from benchmarks.contenders import Batch, Work, ours, usual_loop
+from benchmarks.contenders import Batch, Work, ours
 from benchmarks.figures import Figure
 from benchmarks.stage import EXPIRED_SHARE, Stage, Table, snapshot_held
 from housekeeping.engine import purging
@@ -43,10 +43,8 @@ class Deciles:
         return f"{self.ratio:.2f} x  ({self.first * 1000:.1f} -> {self.last * 1000:.1f} ms)"
 
 
-def steadiness(
-    stage: Stage, table: Table, rounds: int, loop_seconds: float, loop_alone: Sequence[Work]
-) -> list[Figure]:
-    """Measure both walkers, with and without a snapshot held; the usual loop for contrast."""
+def steadiness(stage: Stage, table: Table, rounds: int) -> list[Figure]:
+    """Measure both walkers, with and without a snapshot held."""
     found = []
     for walker in ("heap", "index"):
         for held in (False, True):
@@ -55,13 +53,17 @@ def steadiness(
             name = f"{walker} walker, last / first tenth of batches, {_beside(held=held)}"
             found.append(Figure(name, str(middle), "<= 1.2 x", middle.ratio <= MOST_SLOWDOWN))
             print(f"  {name}: {', '.join(map(str, measured))}", flush=True)
-    with stage.copy_of(table) as copy, snapshot_held(copy):
-        slowed = usual_loop(copy, loop_seconds)
-    for held, work in ((False, loop_alone[-1]), (True, slowed)):
-        done = f"{work.rows / (table.rows * EXPIRED_SHARE):.0%} done" if work.cut_off else "done"
+    return found
+
+
+def of_the_loop(table: Table, alone: Work, beside: Work) -> list[Figure]:
+    """Say how the usual loop's batches grew, for contrast."""
+    found = []
+    for held, work in ((False, alone), (True, beside)):
+        done = work.rows / (table.rows * EXPIRED_SHARE)
+        part = f", cut off at {done:.0%}" if work.cut_off else ""
         name = f"usual loop, last / first tenth of batches, {_beside(held=held)}"
-        found.append(Figure(name, f"{Deciles.of(work.batches)}, {done}"))
-        print(f"  {name}: {found[-1].measured}", flush=True)
+        found.append(Figure(name, f"{Deciles.of(work.batches)}{part}"))
     return found
 
 

@@ -38,7 +38,7 @@ def parse(text: str) -> crontab:
 
 
 def describe(when: BaseSchedule) -> str:
-    """Return a schedule as people write it: cron fields, "every 30 seconds", or Celery's own."""
+    """Return a schedule as people write it: cron fields, "every 30s", or Celery's own words."""
     if isinstance(when, crontab):
         fields = (
             when._orig_minute,  # noqa: SLF001  # as it was written; public are only the numbers
@@ -49,7 +49,7 @@ def describe(when: BaseSchedule) -> str:
         )
         return " ".join(_field(field) for field in fields)
     if isinstance(when, schedule):
-        return f"every {when.human_seconds}"
+        return f"every {_duration(when.seconds)}"
     return str(when)
 
 
@@ -65,6 +65,14 @@ def _check(text: str, name: str, field: str) -> None:
         raise ValueError(
             f"{text!r} is not a cron schedule: {field!r} as {name}: {error}. {ACCEPTED}"
         ) from error
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as our settings accept them, in the largest unit that leaves no rest."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _field(field: object) -> str:

@@ -6,9 +6,8 @@ have been due before it counts as run.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
 
 from celery import Celery
 from redbeat.schedulers import RedBeatSchedulerEntry, ensure_conf, get_redis
@@ -28,24 +27,26 @@ class ScheduledEntry:
     name: str
     task: str
     schedule: str
-    """cron fields, or "every 30 seconds" """
+    """cron fields, or "every 30s" """
     enabled: bool
     last_run_at: datetime | None
     """None before beat has installed the entry; beat's first start counts as a run"""
     next_due_at: datetime | None
-    """None when it is disabled, never due, or not installed yet"""
+    """to the second; None when it is disabled, never due again, or not installed yet"""
     edited: bool
 
 
 def listing(app: Celery) -> list[ScheduledEntry]:
     """Return the entries of the code in their order, then those added to RedBeat directly."""
+    names = _names(app)
     edits = _edits(app).all()
     rows = []
-    for name in static_schedule(app):
+    for name in names:
         stored = _stored(app, name)
         entry = stored or with_edit(from_code(app, name), edits.get(name))
         rows.append(_row(entry, installed=stored is not None, edited=name in edits))
-    return rows + [_row(entry, installed=True, edited=False) for entry in _added_directly(app)]
+    added = _added_directly(app, names)
+    return rows + [_row(entry, installed=True, edited=False) for entry in added]
 
 
 def set_cron(app: Celery, name: str, cron: str) -> None:
@@ -80,17 +81,10 @@ def reset(app: Celery, name: str) -> None:
     _save(app, name, ScheduleEdit())
 
 
-def static_schedule(app: Celery) -> dict[str, Any]:
-    """Return the schedule of the code, as `app.conf.beat_schedule` has it."""
-    ensure_conf(app)
-    app.loader.import_default_modules()  # the schedule may be set by one of them
-    return dict(app.conf.beat_schedule)
-
-
 def from_code(app: Celery, name: str) -> RedBeatSchedulerEntry:
     """Return an entry as the code defines it, be it as a dictionary or as an entry."""
-    definition = static_schedule(app)[name]
-    return RedBeatSchedulerEntry(**{**dict(definition), "name": name, "app": app})
+    definition = dict(app.conf.beat_schedule[name])
+    return RedBeatSchedulerEntry(**{**definition, "name": name, "app": app})
 
 
 def with_edit(entry: RedBeatSchedulerEntry, edit: ScheduleEdit | None) -> RedBeatSchedulerEntry:
@@ -106,13 +100,18 @@ def with_edit(entry: RedBeatSchedulerEntry, edit: ScheduleEdit | None) -> RedBea
     return type(entry)(**facts)
 
 
-def _edits(app: Celery) -> ScheduleEdits:
+def _names(app: Celery) -> list[str]:
     ensure_conf(app)
+    app.loader.import_default_modules()  # one of them may set the schedule
+    return list(app.conf.beat_schedule)
+
+
+def _edits(app: Celery) -> ScheduleEdits:
     return ScheduleEdits(get_redis(app))
 
 
 def _edit(app: Celery, name: str) -> ScheduleEdit:
-    names = list(static_schedule(app))
+    names = _names(app)
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
@@ -137,8 +136,8 @@ def _stored(app: Celery, name: str) -> RedBeatSchedulerEntry | None:
     return _read(app, RedBeatSchedulerEntry.generate_key(app, name))
 
 
-def _added_directly(app: Celery) -> list[RedBeatSchedulerEntry]:
-    ours = {RedBeatSchedulerEntry.generate_key(app, name) for name in static_schedule(app)}
+def _added_directly(app: Celery, names: list[str]) -> list[RedBeatSchedulerEntry]:
+    ours = {RedBeatSchedulerEntry.generate_key(app, name) for name in names}
     keys = get_redis(app).zrange(app.redbeat_conf.schedule_key, 0, -1)
     entries = (_read(app, key) for key in keys if key not in ours)
     return [entry for entry in entries if entry is not None]
@@ -158,6 +157,17 @@ def _row(entry: RedBeatSchedulerEntry, *, installed: bool, edited: bool) -> Sche
         schedule=cron_text.describe(entry.schedule),
         enabled=bool(entry.enabled),
         last_run_at=entry.last_run_at if installed else None,
-        next_due_at=entry.due_at if installed and entry.enabled else None,
+        next_due_at=_next_due(entry) if installed and entry.enabled else None,
         edited=edited,
     )
+
+
+def _next_due(entry: RedBeatSchedulerEntry) -> datetime | None:
+    # Not RedBeat's `due_at`: that adds the time left from now on to the last run.
+    left = timedelta(0)
+    if entry.last_run_at is not None:
+        left = entry.schedule.remaining_estimate(entry.last_run_at)
+        if left is None:
+            return None
+    due: datetime = entry.default_now() + max(left, timedelta(0)) + timedelta(seconds=0.5)
+    return due.replace(microsecond=0)

@@ -221,6 +221,10 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
         _, self._sent_at[entry.name] = self._unsent.pop(entry.name)
         return result
 
+    def _ensure_connected(self) -> Any:
+        """Try the broker once. The stock version waits for it here, until the lock is long lost."""
+        return self.connection.ensure_connection(max_retries=0)
+
     def _take_back_unsent(self) -> None:
         """Set entries whose message could not be sent back to before they were noted as run.
 

@@ -39,6 +39,7 @@ class Windows(Protocol):
         limit: int | None,
         *,
         drain: bool,
+        done_to: str | None,
     ) -> WindowOutcome: ...
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None: ...
@@ -140,7 +141,8 @@ class PurgeLoop:
         parts = [_Part(window)]
         while parts:
             part = parts.pop()
-            outcome, rest = self._attempt(walk, part, size)
+            done_to = None if parts else walk.position()
+            outcome, rest = self._attempt(walk, part, size, done_to)
             parts.extend(reversed(rest))
             if outcome is not None:
                 self._count(walk, part, outcome, size)
@@ -149,18 +151,18 @@ class PurgeLoop:
         return None
 
     def _attempt(
-        self, walk: Walk, part: _Part, size: WindowSize
+        self, walk: Walk, part: _Part, size: WindowSize, done_to: str | None
     ) -> tuple[WindowOutcome | None, tuple[_Part, ...]]:
         """Try a part once; return what it did and what is still to be done."""
         try:
-            outcome = self._delete(walk, part)
+            outcome = self._delete(walk, part, done_to)
         except TooManyChildren:
             return None, self._smaller(walk, part, size, "its rows own too many child rows")
         except DBAPIError as error:
             return None, self._after(error, walk, part, size)
         return outcome, (part,) if outcome.unfinished else ()
 
-    def _delete(self, walk: Walk, part: _Part) -> WindowOutcome:
+    def _delete(self, walk: Walk, part: _Part, done_to: str | None) -> WindowOutcome:
         patience = self._clock.monotonic() + _FENCE_PATIENCE_SECONDS
         while True:
             try:
@@ -172,6 +174,7 @@ class PurgeLoop:
                     part.held,
                     self._budget.rows_left(self.tally.rows),
                     drain=part.drain,
+                    done_to=done_to,
                 )
             except FenceBusy:
                 if self._clock.monotonic() >= patience:
@@ -234,7 +237,9 @@ class PurgeLoop:
         worked = outcome.delete_seconds + outcome.commit_seconds
         size.took(walk.units(part.range), worked, outcome.work)
         if outcome.left_behind:
-            self._report.passed(part.range, "another session holds them", outcome.left_behind)
+            self._report.passed(
+                part.range, "another session holds them, or a trigger", outcome.left_behind
+            )
         self._report.committed(outcome, tally, walk.fraction())
         tally.phases.wait += self._rest.after(worked)
 

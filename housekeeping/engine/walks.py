@@ -30,8 +30,11 @@ class Walk(Protocol):
     def units(self, window: Range) -> int:
         """Return how many units a window holds."""
 
-    def skip_to(self, upper: str) -> None:
-        """Go on after the window whose upper bound an earlier attempt committed."""
+    def position(self) -> str | None:
+        """Return where the walk is once its last window is done; None where it can't be told."""
+
+    def skip_to(self, position: str) -> None:
+        """Go on from a position an earlier attempt came to."""
 
     def fraction(self) -> float | None:
         """Return how much of the walk is behind us, 0 to 1; None when only the rows tell."""
@@ -61,8 +64,11 @@ class HeapWalk:
         assert isinstance(window, HeapRange)
         return max(1, window.upper.block - window.lower.block)
 
-    def skip_to(self, upper: str) -> None:
-        self._at = Tid.parse(upper).block
+    def position(self) -> str | None:
+        return str(self._at)
+
+    def skip_to(self, position: str) -> None:
+        self._at = int(position)
 
     def fraction(self) -> float | None:
         return self._at / max(1, self._blocks)
@@ -135,9 +141,11 @@ class KeyWalk:
             return max(1, int((window.upper.block - window.lower.block) * self._density))
         return window.rows
 
-    def skip_to(self, upper: str) -> None:
-        if not upper.startswith("("):  # a heap window inside this walk: begin the walk again
-            self._lower = upper
+    def position(self) -> str | None:
+        return None if self._tie is not None else self._lower
+
+    def skip_to(self, position: str) -> None:
+        self._lower = position
 
     def fraction(self) -> float | None:
         return None

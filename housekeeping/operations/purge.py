@@ -151,11 +151,12 @@ class _Purge:
     ) -> StopReason:
         if (reason := objection()) is not None:
             return reason
-        record.settle_abandoned(self._connection)
         pace = self._policy.pace
         writer = become_writer(
             self._connection, target.facts, self._request.run_id, pace, self._around.clock.sleep
         )
+        # Only now can no older run commit another window, so their sums are final.
+        record.settle_abandoned(self._connection)
         progress.ledger = writer.ledger
         progress.tally = Tally(sizes=dict(writer.sizes))
         plan = self._plan(target, now, progress)
@@ -180,12 +181,12 @@ class _Purge:
         assert progress.ledger is not None
         assert progress.tally is not None
         with self._looking():
-            last = progress.ledger.last_window(self._connection)
+            last = progress.ledger.done_to(self._connection)
             summary = progress.ledger.summary(self._connection)
         progress.tally.number = summary.last_number
         progress.tally.rows = summary.rows
         names = [walk.name for walk in walks]
-        if last is None or last[0] not in names or last[1] is None:
+        if last is None or last[0] not in names:
             return walks
         remaining = walks[names.index(last[0]) :]
         remaining[0].skip_to(last[1])

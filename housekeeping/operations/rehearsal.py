@@ -23,11 +23,12 @@ class CountingWindows:
         range_: Range,
         predicate: Predicate,
         held: Held,  # noqa: ARG002
-        limit: int | None,  # noqa: ARG002
+        limit: int | None,
         *,
         drain: bool,  # noqa: ARG002
+        done_to: str | None,  # noqa: ARG002
     ) -> WindowOutcome:
-        return self._store.count(range_, predicate)
+        return self._store.count(range_, predicate, limit)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         """Nothing is recorded in a dry run."""

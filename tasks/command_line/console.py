@@ -1,5 +1,7 @@
 """How things look: progress and tables on a terminal, plain lines in a pipe."""
 
+import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,25 @@ from rich.table import Table
 
 out = Console()
 err = Console(stderr=True)
+
+
+class _OneLine(logging.Formatter):
+    """Leaves the traceback out: whoever sits at the prompt reads what went wrong, not our stack."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        plain = copy.copy(record)
+        plain.exc_info, plain.exc_text, plain.stack_info = None, None, None
+        return super().format(plain)
+
+
+def log_warnings_plainly() -> None:
+    """Show our warnings and errors on stderr, a line each, unless somebody has set logging up."""
+    log = logging.getLogger("housekeeping")
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(_OneLine("%(message)s"))
+        log.addHandler(handler)
 
 
 class ProgressLines:

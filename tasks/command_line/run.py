@@ -13,7 +13,12 @@ from kombu.exceptions import OperationalError
 from housekeeping.policies.errors import HousekeepingError, StoreUnreachable
 from housekeeping.policies.events import Event
 from housekeeping.policies.result import RunResult
-from tasks.command_line.console import ProgressLines, progress_lines, show_result
+from tasks.command_line.console import (
+    ProgressLines,
+    log_warnings_plainly,
+    progress_lines,
+    show_result,
+)
 from tasks.command_line.group import loaded_app, task_name
 from tasks.progress import STATE, progress_of
 from tasks.results import RunFailed, combined, exit_code
@@ -68,6 +73,7 @@ def _inline(
         if lines is not None and (progress := progress_of(event)) is not None:
             lines.show(progress)
 
+    log_warnings_plainly()
     install()  # Ctrl-C ends the statement, here and on the server
     operation = name.removeprefix("tasks.")
     results: list[RunResult] = perform_inline(

@@ -107,6 +107,7 @@ class SuiteSetup(CeleryTestSetup):
 
 def configure(settings: dict[str, Any] | str) -> None:
     """Give our app other settings; its pools and its backend belong to the old ones."""
+    app.configured, app._conf = False, None  # so that it is read when it is first needed
     app.config_from_object(settings)
     app.close()
     app._backend_cache = None
@@ -156,9 +157,9 @@ def celery_broker(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def celery_backend_cluster(celery_broker: Any) -> Iterator[CeleryBackendCluster]:
+def celery_backend_cluster(celery_broker: Any) -> CeleryBackendCluster:
     """One server for both: the broker in database 0, results in database 1."""
-    yield CeleryBackendCluster(RedisTestBackend(ResultsRedis(celery_broker.container._container)))
+    return CeleryBackendCluster(RedisTestBackend(ResultsRedis(celery_broker.container._container)))
 
 
 @pytest.fixture

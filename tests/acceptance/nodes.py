@@ -134,6 +134,7 @@ class ProcessContainer:
             words[0] = sys.executable
         ended = subprocess.run(
             words,
+            check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self._environment,

@@ -66,7 +66,10 @@ def assert_nobody_called(store: socket.socket) -> None:
 def environment(store: socket.socket, wrong: Mapping[str, object]) -> dict[str, str]:
     """Return good settings but for what is wrong."""
     host, port = store.getsockname()
-    urls = {"redis_url": f"redis://{host}:{port}/0", "database_url": f"postgresql://{host}:{port}/x"}
+    urls = {
+        "redis_url": f"redis://{host}:{port}/0",
+        "database_url": f"postgresql://{host}:{port}/x",
+    }
     given = {k: v for k, v in {**urls, **GOOD, **wrong}.items() if v is not None}
     around = {k: v for k, v in os.environ.items() if not k.lower().startswith(OURS)}
     return {**around, **variables(**given), "PYTHONWARNINGS": "ignore"}
@@ -78,6 +81,7 @@ def run(
     return subprocess.run(
         [str(BINARIES / words[0]), *words[1:]],
         stdin=subprocess.DEVNULL,
+        check=False,
         capture_output=True,
         text=True,
         timeout=WITHIN_SECONDS,

@@ -7,18 +7,19 @@ from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup
 
 from housekeeping.policies.errors import ConfigurationRefused
-from tasks.tables import purge
 
 ANSWER_WITHIN_SECONDS = 30
 
 
 def purge_on(setup: CeleryTestSetup) -> AsyncResult[Any]:
     """Send a run that is refused at once: its policy is not there. It needs no database."""
+    from tasks.tables import purge  # at the top, pytest would have it look for its settings
+
     return purge.apply_async(kwargs={"policy": "nobody"}, queue=setup.worker.worker_queue)
 
 
 def assert_answered(answer: AsyncResult[Any]) -> None:
-    with pytest.raises(ConfigurationRefused, match='tables.purge has no policy "nobody"'):
+    with pytest.raises(ConfigurationRefused, match=r'tables\.purge has no policy "nobody"'):
         answer.get(timeout=ANSWER_WITHIN_SECONDS)
 
 

@@ -8,7 +8,7 @@ from demo import milvaion
 from tests.faults.runs.installation import Installation
 
 EXPIRED, KEPT = 2_000, 500
-SLOW_EXPIRED = 30_000
+SLOW_EXPIRED = 6_000
 OCCURRENCES = 4_000
 LEASE_SECONDS = 2
 
@@ -24,12 +24,18 @@ SETTINGS: dict[str, object] = {
     "tables__slow__keep_for": "30d",
     "tables__slow__batch_target": "10ms",
     "tables__slow__batch_rows": 50,
-    "tables__slow__duty": 0.01,
+    "tables__slow__duty": 0.03,
 }
 
 _MAKE = """
 CREATE TABLE events (id bigint PRIMARY KEY, happened_at timestamptz NOT NULL);
 CREATE TABLE slow_events (id bigint PRIMARY KEY, happened_at timestamptz NOT NULL);
+CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN
+    IF OLD.id % 20 = 0 THEN PERFORM pg_sleep(0.001); END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER slow BEFORE DELETE ON slow_events FOR EACH ROW EXECUTE FUNCTION take_your_time();
 """
 _REFILL = """
 DROP TRIGGER IF EXISTS broken ON events;

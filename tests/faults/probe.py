@@ -74,7 +74,7 @@ def _note(event: str, **facts: Any) -> None:
         journal.write(line + "\n")
 
 
-@app.task(bind=True, name="probe.work")
+@app.task(bind=True, name="probe.work")  # type: ignore[untyped-decorator]
 def work(self: Any, name: str, seconds: float) -> None:
     """Take that long, and write down the beginning and the end."""
     redelivered = self.request.delivery_info["redelivered"]
@@ -83,7 +83,7 @@ def work(self: Any, name: str, seconds: float) -> None:
     _note("ended", name=name)
 
 
-@app.task(name="probe.tick")
+@app.task(name="probe.tick")  # type: ignore[untyped-decorator]
 def tick(entry: str) -> None:
     """Write down that a schedule entry has fired."""
     _note("ticked", name=entry)

@@ -66,13 +66,18 @@ class CeleryProcess:
         wait_until(said, within_seconds, otherwise=self.log)
         assert self.said(text), self.log()
 
+    def wait_until_it_is_back(self) -> None:
+        """Wait until a worker has found its broker a second time."""
+        connections = "Connected to redis://"
+        wait_until(lambda: self.log().count(connections) > 1, _START_WITHIN, otherwise=self.log)
+
+    def stop(self) -> None:
+        """Let it leave in good order, as on SIGTERM."""
+        self.send(signal.SIGTERM)
+        self._process.wait(_START_WITHIN)
+
     def end(self) -> None:
-        """End it and all its children, whatever state they are in."""
-        if self.running:
-            self.send(signal.SIGCONT)
-            self.send(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.5)
+        """End it and all its children at once, whatever state they are in."""
         with suppress(ProcessLookupError):  # its own session, so the group is its children
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -98,11 +103,19 @@ class Stack:
 
     def worker(self, *words: str, **settings: Any) -> CeleryProcess:
         """Start a worker (one task at a time unless told) and wait until it is ready."""
-        name = f"worker{len(self._processes)}"
-        words = ("--concurrency=1", *words, "--without-gossip", "--without-mingle")
-        worker = self._start(["worker", "-l", "info", f"--hostname={name}@probe", *words], settings)
-        worker.wait_until_it_says(" ready.")
+        (worker,) = self.workers(1, *words, **settings)
         return worker
+
+    def workers(self, count: int, *words: str, **settings: Any) -> list[CeleryProcess]:
+        """Start several workers and wait until all are ready."""
+        words = ("--concurrency=1", *words, "--without-gossip", "--without-mingle")
+        started = []
+        for _ in range(count):
+            name = f"--hostname=worker{len(self._processes)}@probe"
+            started.append(self._start(["worker", "-l", "info", name, *words], settings))
+        for worker in started:
+            worker.wait_until_it_says(" ready.")
+        return started
 
     def beat(
         self, schedule: Mapping[str, Mapping[str, Any]], *words: str, **settings: Any

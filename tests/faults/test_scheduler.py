@@ -65,6 +65,16 @@ def test_beat_outlives_a_killed_redis(stack: Stack) -> None:
     assert beat.running
 
 
+def test_beat_waits_for_a_redis_that_is_not_there_yet(stack: Stack) -> None:
+    stack.valkey.kill()
+    beat = stack.beat({"tick": _SECONDLY})
+    wait_until(lambda: not beat.running or beat.said("trying on"), 20, otherwise=stack.logs)
+
+    stack.valkey.start()
+
+    _goes_on(stack, "tick", 20)
+
+
 def test_beat_writes_a_flushed_schedule_again_and_remembers_its_last_runs(stack: Stack) -> None:
     beat = stack.beat({"tick": _SECONDLY, "hourly": _HOURLY})
     _goes_on(stack, "tick", 10)
@@ -83,8 +93,8 @@ def test_of_two_beats_one_sends_and_the_other_takes_over_when_it_is_killed(stack
     _goes_on(stack, "tick", 10)
     heir = stack.beat({"tick": _SECONDLY})
     begun, before = time.monotonic(), stack.sent("tick")
-    wait_until(lambda: stack.sent("tick") >= before + 4, 10, otherwise=stack.logs)
-    assert time.monotonic() - begun > 3  # two that send would need half of that
+    wait_until(lambda: stack.sent("tick") >= before + 3, 10, otherwise=stack.logs)
+    assert time.monotonic() - begun > 2  # two that send would need half of that
     assert not heir.said("Sending due task")
 
     leader.kill()
@@ -163,7 +173,7 @@ def test_an_edit_reaches_a_running_beat_and_survives_its_restart(stack: Stack) -
         schedule_editing.set_enabled(app, "tick", enabled=False)
         _goes_on(stack, "other", 5)
         silent_since = stack.sent("tick")
-        beat.end()
+        beat.stop()
         stack.beat(schedule)
         _goes_on(stack, "other", 10)
         assert stays_true(lambda: stack.sent("tick") == silent_since, 1.5), stack.logs()
@@ -178,7 +188,7 @@ def test_an_entry_that_leaves_the_code_leaves_redis_and_takes_its_edit_along(sta
     with stack.client() as client:
         edits = ScheduleEdits(client)
         edits.save("leaves", ScheduleEdit(cron="15 2 * * *"))
-        beat.end()
+        beat.stop()
 
         beat = stack.beat({"stays": _SECONDLY})
 
@@ -193,5 +203,5 @@ def test_a_standby_with_older_code_leaves_the_schedule_alone(stack: Stack) -> No
 
     standby = stack.beat({"tick": _SECONDLY})
 
-    assert stays_true(lambda: bool(_stored(stack, "new")), 2), standby.log()
+    assert stays_true(lambda: bool(_stored(stack, "new")), 3 * _LOOP_S), standby.log()
     assert standby.running

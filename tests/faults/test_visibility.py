@@ -7,25 +7,25 @@ from tests.conditions import wait_until
 from tests.faults.probe import VISIBILITY_TIMEOUT_S
 from tests.faults.stack import Stack
 
-_LONGER_S = 2 * VISIBILITY_TIMEOUT_S + 1
+_LONGER_S = VISIBILITY_TIMEOUT_S + 3
 _SWEEP_S = 1  # the probe's unacked_restore_interval
 
 
 def test_tasks_that_run_or_wait_longer_than_the_timeout_run_once(stack: Stack) -> None:
-    for _ in range(2):
-        stack.worker()
+    stack.workers(2)
     stack.begin("long", _LONGER_S)
 
-    stack.publish("later", countdown=_LONGER_S - 2)
+    stack.publish("later", countdown=_LONGER_S - 1)
 
     stack.assert_ran_once("later", _LONGER_S + 5)
     stack.assert_ran_once("long", _LONGER_S)
 
 
 def test_a_killed_workers_task_is_delivered_again_within_about_the_timeout(stack: Stack) -> None:
-    doomed = stack.worker()
+    workers = stack.workers(2)
     stack.begin("long", 60)
-    stack.worker()
+    (run,) = stack.journal("started", "long")
+    (doomed,) = (worker for worker in workers if worker.said(f"{run['worker']} ready"))
 
     doomed.kill()
     killed = time.time()

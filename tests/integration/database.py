@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection as Session
+from psycopg2.extensions import connection as Session  # noqa: N812
 
 from tests.conditions import wait_until
 

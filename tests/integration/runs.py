@@ -18,7 +18,7 @@ from tests.integration.database import Database
 DAYS = timedelta(days=1)
 MONTH = 30 * DAYS
 BRISK = Pace(duty=1.0)  # never rests
-SMALL_WINDOWS = replace(BRISK, first_window_rows=100)
+SMALL_WINDOWS = replace(BRISK, first_window_rows=100, batch_target=timedelta(milliseconds=5))
 EXPIRED = (ExpiryRule(reason="expired", keep_for=MONTH),)
 
 

@@ -24,6 +24,8 @@ class ForeignKey:
     on_delete: str
     """pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default"""
     indexed: bool
+    child_kind: str
+    """pg_class.relkind"""
 
     @property
     def cascades(self) -> bool:
@@ -142,7 +144,7 @@ _FOREIGN_KEYS = Statement(
     "catalog.inbound_foreign_keys",
     sql.SQL(
         """
-        SELECT con.conname, con.conrelid, n.nspname, c.relname, con.confdeltype,
+        SELECT con.conname, con.conrelid, n.nspname, c.relname, con.confdeltype, c.relkind,
                ARRAY(SELECT a.attname::text FROM unnest(con.conkey) WITH ORDINALITY k(num, pos)
                      JOIN pg_attribute a ON a.attrelid = con.conrelid AND a.attnum = k.num
                      ORDER BY k.pos),
@@ -157,7 +159,10 @@ _FOREIGN_KEYS = Statement(
                        = (SELECT array_agg(k ORDER BY k) FROM unnest(con.conkey) k))
         FROM pg_constraint con
         JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE con.contype = 'f' AND con.confrelid = %(oid)s AND con.conparentid = 0
+        WHERE con.contype = 'f' AND con.confrelid = %(oid)s
+          -- A partitioned child has a copy of the key on each of its partitions.
+          AND NOT EXISTS (SELECT FROM pg_constraint parent WHERE parent.oid = con.conparentid
+                          AND parent.confrelid = con.confrelid)
         ORDER BY con.conname
         """
     ),
@@ -218,9 +223,10 @@ def foreign_keys(connection: Connection, oid: int) -> tuple[ForeignKey, ...]:
             child_schema=row[2],
             child=row[3],
             on_delete=row[4],
-            columns=tuple(row[5]),
-            parent_columns=tuple(row[6]),
-            indexed=row[7],
+            child_kind=row[5],
+            columns=tuple(row[6]),
+            parent_columns=tuple(row[7]),
+            indexed=row[8],
         )
         for row in execute(connection, _FOREIGN_KEYS, oid=oid)
     )

@@ -18,6 +18,8 @@ from housekeeping.stores.postgres.statement import Statement, identifier
 
 CHILD_PREFIX = "child:"
 
+_DOOMED = sql.Identifier("hk_doomed")
+
 # Rows that this transaction has locked carry its id in xmax. A second statement, which sees what
 # was committed before the locks were ours, so deletes those rows and no others.
 _PINNED = sql.SQL("{row}.xmax = pg_current_xact_id()::xid")
@@ -71,12 +73,29 @@ class Deletion:
         ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
         return Statement("purge.count_children", body)
 
+    def pin_children(self, child: Child, *, skip_locked: bool) -> Statement:
+        """Lock the pinned rows' rows in a child table that may keep them: what a user is changing
+        there is waited for, or passed over together with its parent.
+        """
+        body = sql.SQL(
+            "SELECT count(*) FROM (SELECT FROM {doomed} JOIN {child} AS hk_child ON {on}"
+            " FOR UPDATE OF hk_child{skip}) AS hk_pinned"
+        ).format(
+            doomed=self._doomed_keys(child),
+            child=_table(child),
+            on=_on(child),
+            skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
+        )
+        return Statement("purge.pin_children", body)
+
     def drain_children(self, child: Child) -> Statement:
         """Delete up to %(children)s of the pinned rows' rows in one child table."""
+        # A partitioned table has one row (0,1) in each partition: the table's oid tells them apart.
         body = sql.SQL(
-            "DELETE FROM {child} WHERE ctid = ANY(ARRAY("
-            "SELECT hk_child.ctid FROM {doomed} JOIN {child} AS hk_child ON {on}"
-            " LIMIT %(children)s))"
+            "DELETE FROM {child} AS hk_child USING ("
+            "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row"
+            " FROM {doomed} JOIN {child} AS hk_child ON {on} LIMIT %(children)s) AS hk_drained"
+            " WHERE hk_child.ctid = hk_drained.hk_row AND hk_child.tableoid = hk_drained.hk_table"
         ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
         return Statement("purge.drain_children", body)
 
@@ -94,7 +113,7 @@ class Deletion:
                     sql.SQL(", {}").format(identifier(column)) for column in columns
                 ),
                 table=self._facts.identifier,
-                pinned=self._pinned(),
+                pinned=self._pinned_with_keepers(),
                 matching=self._matching(),
             )
         ]
@@ -126,10 +145,12 @@ class Deletion:
         return Statement("purge.delete_pinned", body)
 
     def count(self) -> Statement:
-        """Count the window's expired rows by rule: a dry run, or what a held row left behind."""
+        """Count up to %(limit)s of the window's expired rows by rule: what a dry run would delete,
+        or what stayed.
+        """
         body = sql.SQL(
             "SELECT hk_reason, count(*) FROM (SELECT {reason} AS hk_reason FROM {table}"
-            " WHERE {matching}) AS hk_expired GROUP BY hk_reason"
+            " WHERE {matching} LIMIT %(limit)s) AS hk_expired GROUP BY hk_reason"
         ).format(
             reason=self._predicate.reason,
             table=self._facts.identifier,
@@ -140,8 +161,8 @@ class Deletion:
     def count_doomed_children(self, child: Child) -> Statement:
         """Count the rows of a child table that would go along: for a dry run."""
         body = sql.SQL(
-            "SELECT count(*) FROM (SELECT {columns} FROM {table} WHERE {matching}) AS hk_doomed"
-            " JOIN {child} AS hk_child ON {on}"
+            "SELECT count(*) FROM (SELECT {columns} FROM {table} WHERE {matching}"
+            " LIMIT %(limit)s) AS hk_doomed JOIN {child} AS hk_child ON {on}"
         ).format(
             columns=_names(child.foreign_key.parent_columns),
             table=self._facts.identifier,
@@ -156,6 +177,19 @@ class Deletion:
 
     def _pinned(self) -> sql.Composable:
         return _PINNED.format(row=identifier(self._facts.name))
+
+    def _pinned_with_keepers(self) -> sql.Composable:
+        """Pinned rows whose rows in keeping child tables are pinned as well: none can change now."""
+        conditions = [self._pinned()]
+        conditions += [
+            sql.SQL(
+                "NOT EXISTS (SELECT FROM {child} AS hk_child WHERE {on}"
+                " AND hk_child.xmax <> pg_current_xact_id()::xid)"
+            ).format(child=_table(child), on=_on(child, identifier(self._facts.name)))
+            for child in self._children
+            if child.keeps
+        ]
+        return sql.SQL(" AND ").join(conditions)
 
     def _doomed_keys(self, child: Child) -> sql.Composable:
         return sql.SQL(
@@ -173,12 +207,15 @@ def _names(columns: Sequence[str]) -> sql.Composable:
 
 
 def _table(child: Child) -> sql.Composable:
-    return identifier(child.foreign_key.child_schema, child.foreign_key.child)
+    """Return the child table; a foreign key does not reach what inherits from an ordinary one."""
+    key = child.foreign_key
+    name = identifier(key.child_schema, key.child)
+    return name if key.child_kind == "p" else sql.SQL("ONLY {}").format(name)
 
 
-def _on(child: Child) -> sql.Composable:
+def _on(child: Child, parent: sql.Composable = _DOOMED) -> sql.Composable:
     pairs = zip(child.foreign_key.columns, child.foreign_key.parent_columns, strict=True)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(identifier("hk_child", own), identifier("hk_doomed", parent))
-        for own, parent in pairs
+        sql.SQL("{} = {}.{}").format(identifier("hk_child", own), parent, identifier(column))
+        for own, column in pairs
     )

@@ -30,7 +30,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """
         CREATE TABLE housekeeping.run_window (
             run_id uuid NOT NULL, number int NOT NULL, target text NOT NULL, walk text NOT NULL,
-            lower text, upper text, fence bigint NOT NULL, rows bigint NOT NULL, counts jsonb NOT NULL,
+            lower text, upper text, done_to text,
+            fence bigint NOT NULL, rows bigint NOT NULL, counts jsonb NOT NULL,
             left_behind bigint NOT NULL DEFAULT 0, error text,
             committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
             PRIMARY KEY (run_id, number))

@@ -15,6 +15,11 @@ def clipped(name: str) -> str:
     return name.encode()[:IDENTIFIER_BYTES].decode(errors="ignore")
 
 
+def quoted(*parts: str) -> str:
+    """Return a name as SQL to hand to people: `"schema"."table"`."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
 def qualified(text: str) -> tuple[str | None, str] | None:
     """Read `schema.table` or `"Quoted"` as SQL would; None where the text is no such name.
 

@@ -20,6 +20,8 @@ class Keeper:
     facts: TableFacts
     kept_by: KeptBy
     ages: Mapping[str, AgeType] = field(default_factory=dict)
+    not_itself: bool = False
+    """the keeper is the purged table, and a row that refers to itself keeps nothing"""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,14 @@ class PredicateBuilder:
                 values[key] = kind.at(self._now - condition.keep_for)
                 conditions.append(sql.SQL("{} >= {}").format(column, sql.Placeholder(key)))
         return sql.SQL(
-            " AND NOT EXISTS (SELECT FROM {keeper} AS hk_keeper WHERE {column} = {own}{conditions})"
+            " AND NOT EXISTS (SELECT FROM {keeper} AS hk_keeper"
+            " WHERE {column} = {own}{another}{conditions})"
         ).format(
+            another=sql.SQL(" AND hk_keeper.ctid <> {}").format(
+                identifier(self._facts.name, "ctid")
+            )
+            if keeper.not_itself
+            else sql.SQL(""),
             keeper=keeper.facts.identifier,
             column=identifier("hk_keeper", kept_by.column),
             own=identifier(self._facts.name, kept_by.refers_to),

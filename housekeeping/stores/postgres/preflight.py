@@ -1,5 +1,6 @@
 """Refuse before harm: what a policy names is looked up, and what would hurt is told with a remedy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from psycopg2 import sql
@@ -29,9 +30,15 @@ from housekeeping.stores.postgres.catalog import (
 )
 from housekeeping.stores.postgres.conditions import sentence
 from housekeeping.stores.postgres.cutoffs import AgeType, base_type
-from housekeeping.stores.postgres.names import clipped, did_you_mean, fault_of_expression, qualified
+from housekeeping.stores.postgres.names import (
+    clipped,
+    did_you_mean,
+    fault_of_expression,
+    qualified,
+    quoted,
+)
 from housekeeping.stores.postgres.predicate import Keeper
-from housekeeping.stores.postgres.statement import Statement, execute, raw
+from housekeeping.stores.postgres.statement import Statement, execute, identifier, raw
 
 _KINDS = {
     "p": ("a partitioned table", "Give a policy to each of its partitions by their own names."),
@@ -49,6 +56,8 @@ class Child:
     key: str
     """in the result's details"""
     foreign_key: ForeignKey
+    keeps: bool
+    """its rows may keep their parent as well, and may come to do so while we look"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +83,18 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
     _refuse_harm(policy, facts)
     age = _age(policy, facts)
     age_type = _age_type(connection, policy, facts, age)
-    rules = tuple(
-        replace(rule, column=_column(policy, facts, rule.column)) if rule.column else rule
-        for rule in policy.rules
-    )
+    rules = tuple(_rule(connection, policy, facts, rule) for rule in policy.rules)
     if policy.where is not None:
         _check_expression(connection, policy, facts, "where", policy.where)
-    children = _children(policy, facts)
-    for child in children:
-        _refuse_unindexed(connection, policy, child.foreign_key.child_oid, 1)
     declared = [k for k in (_keeper(connection, policy, facts, k) for k in policy.kept_by) if k]
-    implied = [_implied_keeper(connection, policy, fk) for fk in _forbidding(facts)]
+    implied = [_implied_keeper(connection, policy, facts, fk) for fk in _forbidding(facts)]
+    children = _children(policy, facts, declared)
+    for child in children:
+        # We delete them by name, and bound how many; a cascade alone would need no privilege.
+        _refuse_hidden(
+            policy, describe_table(connection, child.foreign_key.child_oid), ("SELECT", "DELETE")
+        )
+        _refuse_unindexed(connection, policy, child.foreign_key.child_oid, 1)
     return Target(
         policy=policy,
         facts=facts,
@@ -100,11 +110,12 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
 def _table(connection: Connection, policy: PurgePolicy, name: TableName) -> TableFacts:
     oid = find_table(connection, name)
     if oid is None:
+        names = table_names(connection)
         raise TableMissing(
             policy=policy.name,
             table=str(name),
             database=connection.engine.url.database,
-            suggestion=did_you_mean(name.name, table_names(connection)),
+            suggestion=did_you_mean((qualified(name.name) or (None, name.name))[1], names),
         )
     return describe_table(connection, oid)
 
@@ -125,16 +136,15 @@ def _refuse_harm(policy: PurgePolicy, facts: TableFacts) -> None:
             f"{policy.name}: {facts.label} belongs to the server or to the ledger; "
             "housekeeping does not delete from it"
         )
-    _refuse_missing_privileges(policy, facts, ("SELECT", "UPDATE", "DELETE"))
-    if facts.rows_hidden:
-        raise RowSecurityActive(policy=policy.name, table=facts.label, role=facts.role)
+    _refuse_hidden(policy, facts, ("SELECT", "UPDATE", "DELETE"))
     if facts.delete_rules:
         raise PolicyRefused(
             f"{policy.name}: the rule {facts.delete_rules[0]} rewrites DELETE on {facts.label}, so "
             "what a run deletes can't be known. Drop the rule, or purge the table it leads to"
         )
     if facts.publications_refusing:
-        remedy = f"ALTER TABLE {facts.label} REPLICA IDENTITY FULL, or a primary key"
+        table = quoted(facts.schema, facts.name)
+        remedy = f"ALTER TABLE {table} REPLICA IDENTITY FULL, or a primary key"
         publication = facts.publications_refusing[0]
         raise ReplicaIdentityMissing(
             policy=policy.name, publication=publication, table=facts.label, remedy=remedy
@@ -142,13 +152,15 @@ def _refuse_harm(policy: PurgePolicy, facts: TableFacts) -> None:
     _refuse_unindexed_keys(policy, facts.label, facts.foreign_keys)
 
 
-def _refuse_missing_privileges(
-    policy: PurgePolicy, facts: TableFacts, needed: tuple[str, ...]
-) -> None:
+def _refuse_hidden(policy: PurgePolicy, facts: TableFacts, needed: tuple[str, ...]) -> None:
+    """Refuse a table some of whose rows we could not see, lock or delete."""
     missing = [privilege for privilege in needed if privilege not in facts.privileges]
     if missing:
         # UPDATE: PostgreSQL asks for it to lock a row (FOR UPDATE), which passes over rows in use.
-        grant = f'GRANT {", ".join(needed)} ON "{facts.schema}"."{facts.name}" TO "{facts.role}"'
+        grant = (
+            f"GRANT {', '.join(needed)} ON {quoted(facts.schema, facts.name)}"
+            f" TO {quoted(facts.role)}"
+        )
         raise PrivilegeMissing(
             policy=policy.name,
             role=facts.role,
@@ -156,13 +168,15 @@ def _refuse_missing_privileges(
             table=facts.label,
             remedy=grant,
         )
+    if facts.rows_hidden:
+        raise RowSecurityActive(policy=policy.name, table=facts.label, role=quoted(facts.role))
 
 
 def _refuse_unindexed_keys(policy: PurgePolicy, parent: str, keys: tuple[ForeignKey, ...]) -> None:
     for key in keys:
         if key.indexed:
             continue
-        columns = ", ".join(f'"{column}"' for column in key.columns)
+        columns = ", ".join(quoted(column) for column in key.columns)
         raise UnindexedForeignKey(
             policy=policy.name,
             table=policy.table,
@@ -170,7 +184,7 @@ def _refuse_unindexed_keys(policy: PurgePolicy, parent: str, keys: tuple[Foreign
             parent=parent,
             constraint=key.name,
             columns=columns,
-            remedy=f'CREATE INDEX CONCURRENTLY ON "{key.child_schema}"."{key.child}" ({columns})',
+            remedy=f"CREATE INDEX CONCURRENTLY ON {quoted(key.child_schema, key.child)} ({columns})",
         )
 
 
@@ -193,6 +207,27 @@ def _column(policy: PurgePolicy, facts: TableFacts, name: str) -> str:
         column=repr(name),
         suggestion=did_you_mean(name, list(facts.columns)),
     )
+
+
+def _rule(
+    connection: Connection, policy: PurgePolicy, facts: TableFacts, rule: ExpiryRule
+) -> ExpiryRule:
+    """Look a rule's column up, and have the server compare it with the rule's value."""
+    if rule.column is None:
+        return rule
+    column = _column(policy, facts, rule.column)
+    body = sql.SQL("SELECT FROM {} WHERE {} = %(value)s LIMIT 0").format(
+        facts.identifier, identifier(column)
+    )
+    try:
+        with connection.begin_nested():
+            execute(connection, Statement("preflight.value", body), value=rule.value)
+    except DBAPIError as error:
+        raise PolicyRefused(
+            f"{policy.name}: {column} of {facts.label} ({facts.columns[column]}) can't equal "
+            f"{rule.value!r}: {sentence(error)}"
+        ) from error
+    return replace(rule, column=column)
 
 
 def _age(policy: PurgePolicy, facts: TableFacts) -> Age:
@@ -230,13 +265,12 @@ def _check_expression(
 ) -> str:
     """Have the server parse a user's expression over the table, and return its type."""
     reason = fault_of_expression(text)
-    shape = (
-        "SELECT ({}) FROM {} LIMIT 0" if setting == "age" else "SELECT true FROM {1} WHERE ({0})"
-    )
+    # Where an age stands in WHERE too, an aggregate or a window function is no longer an answer.
+    shape = "SELECT ({0}) FROM {1} WHERE ({0}) IS NULL LIMIT 0"
+    if setting == "where":
+        shape = "SELECT true FROM {1} WHERE ({0}) LIMIT 0"
     if reason is None:
-        body = sql.SQL(shape + ("" if setting == "age" else " LIMIT 0")).format(
-            sql.SQL("\n{}\n").format(raw(text)), facts.identifier
-        )
+        body = sql.SQL(shape).format(sql.SQL("\n{}\n").format(raw(text)), facts.identifier)
         try:
             with connection.begin_nested():
                 cursor = execute(connection, Statement("preflight.expression", body)).cursor
@@ -258,11 +292,20 @@ def _check_expression(
 _TYPE_NAME = Statement("catalog.type_name", sql.SQL("SELECT format_type(%(oid)s, NULL)"))
 
 
-def _children(policy: PurgePolicy, facts: TableFacts) -> tuple[Child, ...]:
+def _children(
+    policy: PurgePolicy, facts: TableFacts, keepers: Sequence[Keeper]
+) -> tuple[Child, ...]:
     """Cascading children; a table that refers to itself is a matter of keepers, not of children."""
-    names = dict(policy.child_names)
+    names, reasons = dict(policy.child_names), {rule.reason for rule in policy.rules}
+    keeping = {keeper.facts.oid for keeper in keepers}
     return tuple(
-        Child(key=names.get(key.child, key.child), foreign_key=key)
+        Child(
+            key=names.get(
+                key.child, key.child if key.child not in reasons else f"rows of {key.child}"
+            ),
+            foreign_key=key,
+            keeps=key.child_oid in keeping,
+        )
         for key in facts.foreign_keys
         if key.cascades and not key.references_itself(facts.oid)
     )
@@ -280,7 +323,9 @@ def _forbidding(facts: TableFacts) -> list[ForeignKey]:
     ]
 
 
-def _implied_keeper(connection: Connection, policy: PurgePolicy, key: ForeignKey) -> Keeper:
+def _implied_keeper(
+    connection: Connection, policy: PurgePolicy, facts: TableFacts, key: ForeignKey
+) -> Keeper:
     if len(key.columns) > 1:
         raise PolicyRefused(
             f"{policy.name}: {key.child_schema}.{key.child} refers to the table by {key.name} over "
@@ -288,7 +333,9 @@ def _implied_keeper(connection: Connection, policy: PurgePolicy, key: ForeignKey
             "Delete its rows first, or declare the key ON DELETE CASCADE"
         )
     kept_by = KeptBy(table=key.child, column=key.columns[0], refers_to=key.parent_columns[0])
-    return Keeper(facts=describe_table(connection, key.child_oid), kept_by=kept_by)
+    keeper = describe_table(connection, key.child_oid)
+    _refuse_hidden(policy, keeper, ("SELECT",))
+    return Keeper(facts=keeper, kept_by=kept_by, not_itself=key.references_itself(facts.oid))
 
 
 def _keeper(
@@ -300,14 +347,29 @@ def _keeper(
     if absent and kept_by.optional:
         return None
     keeper = _table(connection, policy, name)
-    _refuse_missing_privileges(policy, keeper, ("SELECT",))
-    _column(policy, facts, kept_by.refers_to)
-    _column(policy, keeper, kept_by.column)
+    _refuse_hidden(policy, keeper, ("SELECT",))
+    conditions = tuple(
+        replace(condition, column=_column(policy, keeper, condition.column))
+        for condition in kept_by.while_any
+    )
+    kept_by = replace(
+        kept_by,
+        refers_to=_column(policy, facts, kept_by.refers_to),
+        column=_column(policy, keeper, kept_by.column),
+        while_any=conditions,
+    )
     ages = {}
-    for condition in kept_by.while_any:
-        column = _column(policy, keeper, condition.column)
+    for condition in conditions:
         if isinstance(condition, YoungerThan):
-            ages[column] = AgeType(base_type(keeper.columns[column]), None, "UTC")
+            declared = keeper.columns[condition.column]
+            ages[condition.column] = kind = AgeType(base_type(declared), None, "UTC")
+            if not kind.supported:
+                raise AgeTypeRefused(
+                    policy=policy.name,
+                    table=keeper.label,
+                    expression=condition.column,
+                    type=declared,
+                )
     return Keeper(facts=keeper, kept_by=kept_by, ages=ages)
 
 
@@ -315,7 +377,8 @@ def _warnings(policy: PurgePolicy, facts: TableFacts) -> list[str]:
     warnings = []
     if facts.rows < 0:
         warnings.append(
-            f"{facts.label} was never analyzed, so estimates are guesses: run ANALYZE {facts.label}"
+            f"{facts.label} was never analyzed, so estimates are guesses: run ANALYZE "
+            f"{quoted(facts.schema, facts.name)}"
         )
     if facts.delete_triggers:
         names = ", ".join(facts.delete_triggers)

@@ -32,7 +32,7 @@ _END = Statement(
         UPDATE housekeeping.run SET ended_at = clock_timestamp(), stop_reason = %(stop_reason)s,
             success = %(success)s, total = %(total)s, batches = %(batches)s, error = %(error)s,
             result = %(result)s::jsonb
-        WHERE id = %(id)s::uuid AND ended_at IS NULL
+        WHERE id = %(id)s::uuid AND result IS NULL -- also where a newer run has settled it
         """
     ),
 )

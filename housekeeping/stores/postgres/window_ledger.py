@@ -38,9 +38,10 @@ _RECORD = Statement(
     sql.SQL(
         """
         INSERT INTO housekeeping.run_window
-            (run_id, number, target, walk, lower, upper, fence, rows, counts, left_behind, error)
-        SELECT %(run_id)s::uuid, %(number)s, %(relation)s, %(walk)s, %(lower)s, %(upper)s, %(fence)s,
-               %(rows)s, %(counts)s::jsonb, %(left_behind)s, %(error)s
+            (run_id, number, target, walk, lower, upper, done_to, fence, rows, counts, left_behind,
+             error)
+        SELECT %(run_id)s::uuid, %(number)s, %(relation)s, %(walk)s, %(lower)s, %(upper)s, %(done_to)s,
+               %(fence)s, %(rows)s, %(counts)s::jsonb, %(left_behind)s, %(error)s
         WHERE EXISTS (SELECT FROM housekeeping.target
                       WHERE relation = %(relation)s AND fence = %(fence)s)
         """
@@ -70,8 +71,8 @@ _LAST = Statement(
     "ledger.last_window",
     sql.SQL(
         """
-        SELECT walk, upper FROM housekeeping.run_window
-        WHERE run_id = %(run_id)s::uuid ORDER BY number DESC LIMIT 1
+        SELECT walk, done_to FROM housekeeping.run_window
+        WHERE run_id = %(run_id)s::uuid AND done_to IS NOT NULL ORDER BY number DESC LIMIT 1
         """
     ),
 )
@@ -138,10 +139,13 @@ class WindowLedger:
         bounds: tuple[str | None, str | None],
         counts: Counter[str],
         rows: int,
+        done_to: str | None = None,
         left_behind: int = 0,
         error: str | None = None,
     ) -> None:
         """Write a window in the transaction that is open.
+
+        `done_to`: everything of the walk up to here is done; where a later attempt may go on.
 
         Raises LeaseTaken when a newer run has taken the fence; the caller rolls back.
         """
@@ -154,6 +158,7 @@ class WindowLedger:
             walk=walk,
             lower=bounds[0],
             upper=bounds[1],
+            done_to=done_to,
             fence=self.fence,
             rows=rows,
             counts=json.dumps({label: count for label, count in counts.items() if count}),
@@ -167,8 +172,8 @@ class WindowLedger:
         """Return the sums over this run's committed windows."""
         return summary_of(connection, self.run_id)
 
-    def last_window(self, connection: Connection) -> tuple[str, str | None] | None:
-        """Return (walk, upper bound) of the last committed window: where to go on."""
+    def done_to(self, connection: Connection) -> tuple[str, str] | None:
+        """Return the walk and the place in it up to which everything is committed."""
         row = execute(connection, _LAST, run_id=str(self.run_id)).first()
         return None if row is None else (row[0], row[1])
 

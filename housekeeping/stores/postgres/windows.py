@@ -77,11 +77,12 @@ class WindowStore:
         limit: int | None = None,
         *,
         drain: bool = False,
+        done_to: str | None = None,
     ) -> WindowOutcome:
         """Delete a window and record it, in one transaction.
 
         `limit`: at most so many rows. `drain`: the window can't be divided, so its children may go
-        in several transactions ahead of it.
+        in several transactions ahead of it. `done_to`: where the walk will be once it is done.
 
         Raises FenceBusy, TooManyChildren, LeaseLost, and DBAPIError; then nothing has changed.
         """
@@ -106,6 +107,7 @@ class WindowStore:
                 bounds=range_.bounds(),
                 counts=counts,
                 rows=rows,
+                done_to=None if unfinished else done_to,
                 left_behind=left,
             )
         except BaseException:
@@ -116,17 +118,17 @@ class WindowStore:
         committed = time.perf_counter()
         return WindowOutcome(counts, rows, left, unfinished, deleted - begun, committed - deleted)
 
-    def count(self, range_: Range, predicate: Predicate) -> WindowOutcome:
+    def count(self, range_: Range, predicate: Predicate, limit: int | None) -> WindowOutcome:
         """Count what `delete` would take: the same window, the same predicate, a reading transaction."""
         deletion = Deletion(self._target.facts, self._target.children, range_, predicate)
         begun = time.perf_counter()
         with guarded(self._connection, self._policy.pace, reading=True):
-            counts = self._by_reason(deletion, predicate)
+            counts = self._by_reason(deletion, predicate, limit)
             rows = sum(counts.values())
             for child in self._target.children if rows else ():
                 statement = deletion.count_doomed_children(child)
-                found = execute(self._connection, statement, **deletion.values).scalar_one()
-                counts[child.key] += int(found)
+                found = execute(self._connection, statement, **deletion.values, limit=limit)
+                counts[child.key] += int(found.scalar_one())
         return WindowOutcome(counts, rows, 0, False, time.perf_counter() - begun, 0.0)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
@@ -148,9 +150,11 @@ class WindowStore:
         self, deletion: Deletion, predicate: Predicate
     ) -> tuple[Counter[str], int, bool]:
         result = execute(self._connection, deletion.direct(), **deletion.values)
-        if not result.returns_rows:
-            return Counter({predicate.reasons[0]: result.rowcount}), 0, False
-        return Counter({predicate.reasons[rule]: count for rule, count in result}), 0, False
+        if result.returns_rows:
+            counts = Counter({predicate.reasons[rule]: count for rule, count in result})
+        else:
+            counts = Counter({predicate.reasons[0]: result.rowcount})
+        return counts, self._stayed(deletion, predicate, Held.WAIT), False
 
     def _delete_pinned(
         self,
@@ -161,20 +165,30 @@ class WindowStore:
         *,
         drain: bool,
     ) -> tuple[Counter[str], int, bool]:
-        pin = deletion.pin(skip_locked=held is Held.PASS)
+        skip_locked = held is Held.PASS
+        pin = deletion.pin(skip_locked=skip_locked)
         pinned = execute(self._connection, pin, **deletion.values, limit=limit).scalar_one()
         if pinned and (drained := self._bound_children(deletion, drain=drain)):
             return drained, 0, True
         counts: Counter[str] = Counter()
         if pinned:
+            for child in self._target.children:
+                if child.keeps:
+                    pin = deletion.pin_children(child, skip_locked=skip_locked)
+                    execute(self._connection, pin, **deletion.values)
             for label, count in execute(
                 self._connection, deletion.delete_pinned(), **deletion.values
             ):
                 counts[self._key(label, predicate)] += count
-        left = 0
-        if held is Held.PASS and limit is None:
-            left = sum(self._by_reason(deletion, predicate).values())
-        return counts, left, False
+        if limit is not None and pinned == limit:
+            return counts, 0, False
+        return counts, self._stayed(deletion, predicate, held), False
+
+    def _stayed(self, deletion: Deletion, predicate: Predicate, held: Held) -> int:
+        """Count expired rows that are still there: somebody holds them, or a trigger keeps them."""
+        if held is Held.WAIT and not self._target.facts.delete_triggers:
+            return 0
+        return sum(self._by_reason(deletion, predicate, None).values())
 
     def _bound_children(self, deletion: Deletion, *, drain: bool) -> Counter[str] | None:
         """Keep the children of a window within bounds: by dividing it, or by draining them."""
@@ -194,8 +208,10 @@ class WindowStore:
         result = execute(self._connection, statement, **deletion.values, children=CHILD_ROWS)
         return int(result.rowcount)
 
-    def _by_reason(self, deletion: Deletion, predicate: Predicate) -> Counter[str]:
-        found = execute(self._connection, deletion.count(), **deletion.values)
+    def _by_reason(
+        self, deletion: Deletion, predicate: Predicate, limit: int | None
+    ) -> Counter[str]:
+        found = execute(self._connection, deletion.count(), **deletion.values, limit=limit)
         return Counter({predicate.reasons[rule]: count for rule, count in found})
 
     def _key(self, label: str, predicate: Predicate) -> str:

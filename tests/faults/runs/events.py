@@ -30,7 +30,7 @@ INDEX = "CREATE INDEX events_age ON events (happened_at)"
 SLOW_ROWS = """
 CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN
-    IF OLD.id % 20 = 0 THEN PERFORM pg_sleep(0.001); END IF;  -- the shortest it can sleep
+    IF OLD.id % 25 = 0 THEN PERFORM pg_sleep(0.001); END IF;  -- the shortest it can sleep
     RETURN OLD;
 END $$;
 CREATE TRIGGER slow BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION take_your_time();

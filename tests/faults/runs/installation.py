@@ -112,6 +112,7 @@ class Installation:
         return subprocess.run(
             [str(BINARIES / command[0]), *command[1:]],
             stdin=subprocess.DEVNULL,
+            check=False,
             capture_output=True,
             text=True,
             timeout=COMMAND_WITHIN,

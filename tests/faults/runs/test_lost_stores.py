@@ -30,11 +30,10 @@ def either_valkey(
     return valkey if request.param == "kept" else forgetful_valkey
 
 
-@pytest.mark.parametrize("template", ["resting", "slow"])
 def test_valkey_killed_and_back_within_the_lease_disturbs_no_run(
-    install: Install, either_valkey: ValkeyServer, template: str
+    install: Install, either_valkey: ValkeyServer
 ) -> None:
-    installation = install(template, either_valkey)
+    installation = install("slow", either_valkey)
     worker = installation.worker()
     task_id = installation.send()
     installation.wait_for_windows(3)
@@ -59,7 +58,7 @@ def test_a_run_that_outlives_an_outage_longer_than_its_lease_ends_once(
     assert worker.running
 
 
-@pytest.mark.parametrize("template", ["resting", "indexed", "slow"])
+@pytest.mark.parametrize("template", ["indexed", "slow"])
 def test_a_terminated_backend_costs_a_retry_and_the_run_ends_once(
     install: Install, valkey: ValkeyServer, template: str
 ) -> None:
@@ -83,7 +82,7 @@ def killed(postgres: PostgresServer) -> None:
 
 
 def long_away(postgres: PostgresServer) -> None:
-    away(postgres, 4)
+    away(postgres, 3)
 
 
 @pytest.mark.parametrize("disturb", [killed, long_away])

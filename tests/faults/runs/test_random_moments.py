@@ -23,7 +23,7 @@ KILLS = 10
 def moments() -> random.Random:
     """Different moments each time; a failed test shows the seed."""
     seed = random.SystemRandom().randrange(1_000_000)
-    print(f"moments = random.Random({seed})")
+    print(f"moments = random.Random({seed})")  # noqa: T201 - pytest shows it for a failed test
     return random.Random(seed)
 
 

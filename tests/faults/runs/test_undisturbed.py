@@ -7,7 +7,7 @@ from tests.faults.runs.conftest import Install
 from tests.faults.runs.events import assert_finished_exactly_once
 
 
-@pytest.mark.parametrize("template", ["resting", "indexed", "slow"])
+@pytest.mark.parametrize("template", ["resting", "slow"])
 def test_a_run_takes_seconds_and_many_windows_and_gives_a_true_account(
     install: Install, valkey: ValkeyServer, template: str
 ) -> None:

@@ -161,6 +161,7 @@ def test_a_row_a_user_holds_is_not_waited_for_and_goes_next_time(
     assert (first.total, first.left_behind) == (29, 2)
     assert (first.stop_reason, first.success, first.exit_code) == (StopReason.EXHAUSTED, False, 2)
     assert first.warnings[-1].startswith("2 expired rows stayed")
+    assert first.batches == 1  # passed over at once, not found by halving the window
 
     second = run(policy, around, walker=walker)
 

@@ -17,8 +17,8 @@ NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
 def fill(database: Database, days: int = 500) -> None:
     database.run(
-        "INSERT INTO events SELECT i, now() - i * interval '1 day', (ARRAY['done', 'failed'])[1 + i %% 2]"
-        " FROM generate_series(1, %s) i",
+        "INSERT INTO events SELECT i, now() - i * interval '1 day',"
+        " (ARRAY['done', 'failed'])[1 + i %% 2] FROM generate_series(1, %s) i",
         days,
     )
     database.run("VACUUM ANALYZE events")

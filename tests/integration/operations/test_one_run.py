@@ -38,7 +38,7 @@ def crowded(events: Database) -> Database:
 
 
 def leases(redis: Redis) -> list[bytes]:
-    return [key for key in redis.keys() if b"lease" in key]
+    return list(redis.scan_iter("*lease*"))
 
 
 @BOTH_WALKERS

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 import pytest
@@ -9,9 +10,7 @@ from psycopg2 import sql
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.errors import (
-    AgeTypeRefused,
     ColumnMissing,
-    ExpressionRefused,
     NotATable,
     PolicyRefused,
     PrivilegeMissing,
@@ -20,22 +19,12 @@ from housekeeping.policies.errors import (
     TableMissing,
     UnindexedForeignKey,
 )
-from housekeeping.policies.purge import Age, ExpiryRule, KeptBy, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, KeptBy
 from tests.integration.database import Database
+from tests.integration.refusals import refused
 from tests.integration.runs import MONTH, policy_on, run
 
 ROLE = 'clean "er"'
-
-
-def refused[R: PolicyRefused](
-    policy: PurgePolicy, around: Surroundings, error: type[R], match: str = ""
-) -> R:
-    """Return what a dry run and a real one are refused with."""
-    with pytest.raises(error, match=match):
-        run(policy, around, dry_run=True)
-    with pytest.raises(error, match=match) as caught:
-        run(policy, around)
-    return caught.value
 
 
 def remedy(error: PolicyRefused) -> str:
@@ -82,7 +71,7 @@ def test_a_table_that_is_not_there_is_refused_with_a_guess(
     ],
 )
 def test_a_column_that_is_not_there_is_refused_with_a_guess(
-    events: Database, around: Surroundings, change: dict[str, object]
+    events: Database, around: Surroundings, change: dict[str, Any]
 ) -> None:
     refused(policy_on(events, **change), around, ColumnMissing, "Did you mean 'created_at'")
 
@@ -125,9 +114,7 @@ def test_the_ledger_itself_is_refused(events: Database, around: Surroundings) ->
 def test_an_unindexed_foreign_key_is_refused_until_the_remedy_was_run(
     events: Database, around: Surroundings, action: str
 ) -> None:
-    events.run(
-        f'CREATE TABLE "odd""child" ("ev""ent" bigint REFERENCES events ON DELETE {action})'
-    )
+    events.run(f'CREATE TABLE "odd""child" ("ev""ent" bigint REFERENCES events ON DELETE {action})')
 
     error = refused(policy_on(events), around, UnindexedForeignKey)
 
@@ -270,58 +257,3 @@ def test_a_delete_trigger_is_told(events: Database, around: Surroundings) -> Non
     told = [warning for warning in warnings if "audit" in warning]
     assert len(told) == 1
     assert "other" not in told[0]
-
-
-@pytest.mark.parametrize(
-    ("age", "unit"),
-    [("note", None), ("id", None), ("id::numeric", "s"), ("interval '1 day'", None)],
-)
-def test_an_age_that_is_no_moment_is_refused(
-    events: Database, around: Surroundings, age: str, unit: str | None
-) -> None:
-    policy = policy_on(events, age=Age(expression=age, unit=unit))  # type: ignore[arg-type]
-
-    refused(policy, around, AgeTypeRefused)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "max(created_at)",
-        "lag(created_at) OVER ()",
-        "generate_series(created_at, now(), '1 day')",
-        "created_at; DROP TABLE events",
-        "created_at) FROM events; DROP TABLE events; --",
-        "nonsense(created_at)",
-    ],
-)
-def test_an_age_that_is_no_expression_over_one_row_is_refused(
-    events: Database, around: Surroundings, text: str
-) -> None:
-    refused(policy_on(events, age=Age(expression=text)), around, ExpressionRefused)
-    assert events.count("events") == 0
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["true) OR (true", "1", "note", "count(*) > 0", "true; DELETE FROM events", "true --", "no_such"],
-)
-def test_a_where_that_is_no_condition_on_one_row_is_refused(
-    events: Database, around: Surroundings, text: str
-) -> None:
-    events.run("INSERT INTO events VALUES (1, now() - interval '1 year')")
-
-    refused(policy_on(events, where=text), around, ExpressionRefused)
-    assert events.count("events") == 1
-
-
-@pytest.mark.parametrize(
-    "name", ['events"; DROP TABLE events; --', "events' OR '1'='1", "events; SELECT 1"]
-)
-def test_an_injection_as_a_name_is_no_table(
-    events: Database, around: Surroundings, name: str
-) -> None:
-    refused(policy_on(events, name), around, TableMissing)
-    refused(policy_on(events, TableName("events", name)), around, TableMissing)
-    refused(policy_on(events, age=Age(columns=(name,))), around, ColumnMissing)
-    assert events.count("events") == 0
