@@ -3,11 +3,12 @@
 # pt-online-schema-change's weight for what was measured before.
 _MEMORY = 0.75
 _GROWTH = 1.5
-# Until a window comes near its target: a first run spent 16 windows on 2 M rows, now it's 8.
+# Until a window first takes half its target: a first run spent 16 windows on 2 M rows, now 8.
 _FIRST_GROWTH = 4.0
 _NEAR = 0.5
 _ASSUMED_RATE = 200_000.0  # rows a second, before anything was measured: a slow disk's figure
-_DENSE = 0.5
+_DENSE = 0.5  # share of a window's rows that went, from which on its time is theirs
+_TELLING = 0.5  # share of the size asked for, from which on a window's time says something
 _HARD_CEILING = 1_000_000
 
 
@@ -45,14 +46,14 @@ class WindowSize:
     def took(self, units: int, seconds: float, rows: int) -> None:
         """Learn from a window that was done: it held `units`, took `seconds`, removed `rows`."""
         seconds = max(seconds, 1e-4)
+        if units < _TELLING * self.current and seconds < self._target:
+            return  # the last window of a walk, or a divided one: its time is mostly overhead
         self._learn_row_rate(units * self._rows_per_unit, seconds, rows)
         rate = units / seconds
         old = self._unit_rate
         self._unit_rate = rate if old is None else _MEMORY * old + (1 - _MEMORY) * rate
         if seconds > _NEAR * self._target:
             self._growth = _GROWTH
-        if units < self._size and seconds < self._target:
-            return  # the last window of a walk, or a divided one, says nothing about growing
         wanted = self._unit_rate * self._target
         self._size = int(max(1, self._size / 2, min(wanted, self._size * self._growth + 1)))
         self._size = min(self._size, self._ceiling)
@@ -64,14 +65,13 @@ class WindowSize:
         self._growth = _GROWTH
 
     def _learn_row_rate(self, held: float, seconds: float, rows: int) -> None:
-        """Learn how fast rows go where most of the `held` rows do.
+        """Learn how fast rows go, from windows where most of the `held` rows did.
 
-        A window that removed few spent its time on reading, so rows could go at least that fast;
-        taken for the whole truth it made windows ever smaller: 5,800 of them, 80 times the time of
-        one scan, for 400 rows strewn over 4 M.
+        A window that removed few spent its time on reading: rows could go at least that fast. Taken
+        for the whole truth, it made windows ever smaller: 420 rows strewn over 4 M took 7,100
+        windows and 8 s, now 83 windows and 0.15 s.
         """
-        # No more than it held: rows of child tables are counted too.
-        rate = min(rows, held) / seconds
+        rate = min(rows, held) / seconds  # rows of child tables come on top of those held
         if rows < _DENSE * held:
             self._row_rate = max(self._row_rate, rate)
         elif not self._measured:

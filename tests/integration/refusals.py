@@ -12,7 +12,9 @@ from tests.integration.runs import run
 R = TypeVar("R", bound=PolicyRefused)
 
 
-def refused(policy: PurgePolicy, around: Surroundings, error: type[R], match: str = "") -> R:
+def refused(
+    policy: PurgePolicy, around: Surroundings, error: type[R], match: str | None = None
+) -> R:
     """Return what a dry run and a real one are refused with."""
     with pytest.raises(error, match=match):
         run(policy, around, dry_run=True)

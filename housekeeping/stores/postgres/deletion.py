@@ -12,8 +12,8 @@ from psycopg2 import sql
 
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.predicate import Predicate
-from housekeeping.stores.postgres.preflight import Child
 from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.relatives import Child
 from housekeeping.stores.postgres.statement import Statement, identifier
 
 CHILD_PREFIX = "child:"

@@ -11,8 +11,9 @@ from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.connection import guarded, set_guards
 from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion
 from housekeeping.stores.postgres.predicate import Predicate
-from housekeeping.stores.postgres.preflight import Child, Target
+from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.relatives import Child
 from housekeeping.stores.postgres.statement import execute
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 

@@ -23,9 +23,9 @@ def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for all these tests; some kill it and start it again."""
     with PostgresServer() as server:
         for name, statements in {
-            "resting": (events.FILL,),
-            "indexed": (events.FILL, events.INDEX),
-            "slow": (events.FILL, events.SLOW_ROWS),
+            "resting": (events.FILL, events.taking_time(every=100)),
+            "indexed": (events.FILL, events.INDEX, events.taking_time(every=100)),
+            "slow": (events.FILL, events.taking_time(every=25)),
         }.items():
             _execute(server.create_database(name), *statements, "ANALYZE")
         yield server

@@ -7,16 +7,17 @@ from tests.faults.runs.installation import Installation
 EXPIRED, KEPT = 60_000, 6_000
 _KEPT_EVERY = (EXPIRED + KEPT) // KEPT
 
-# A policy that walks 60,000 rows for several seconds, in many windows.
+# Policies that walk 60,000 rows for several seconds, in many windows, on whatever machine: deleting
+# takes a time of its own (`taking_time`), of which the rests are a multiple.
 RESTING = {
     "tables__events__table": "events",
     "tables__events__age": "happened_at",
     "tables__events__keep_for": "30d",
     "tables__events__batch_target": "10ms",
     "tables__events__batch_rows": 100,
-    "tables__events__duty": 0.02,
+    "tables__events__duty": 0.15,
 }
-# With SLOW_ROWS: no rests, nearly all the time inside a DELETE.
+# No rests: nearly all the time inside a DELETE.
 WORKING = {**RESTING, "tables__events__duty": 1, "tables__events__batch_target": "50ms"}
 
 FILL = f"""
@@ -27,14 +28,18 @@ SELECT i, now() - CASE WHEN i % {_KEPT_EVERY} = 0 THEN interval '1 day' ELSE int
 FROM generate_series(1, {EXPIRED + KEPT}) i;
 """
 INDEX = "CREATE INDEX events_age ON events (happened_at)"
-SLOW_ROWS = """
-CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN
-    IF OLD.id % 25 = 0 THEN PERFORM pg_sleep(0.001); END IF;  -- the shortest it can sleep
-    RETURN OLD;
-END $$;
-CREATE TRIGGER slow BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION take_your_time();
-"""
+
+
+def taking_time(every: int) -> str:
+    """Return what makes every so many rows take a millisecond, the shortest PostgreSQL sleeps."""
+    return f"""
+    CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN
+        IF OLD.id % {every} = 0 THEN PERFORM pg_sleep(0.001); END IF;
+        RETURN OLD;
+    END $$;
+    CREATE TRIGGER slow BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION take_your_time();
+    """
 
 
 def survivors(installation: Installation) -> set[int]:

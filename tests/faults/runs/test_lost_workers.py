@@ -67,7 +67,7 @@ def test_a_worker_asked_to_leave_quickly_hands_its_run_on_and_it_ends_once(
 def test_a_worker_that_leaves_softly_lets_a_short_run_end(
     install: Install, valkey: ValkeyServer
 ) -> None:
-    installation = install("resting", valkey, tables__events__duty=0.2)
+    installation = install("resting", valkey, tables__events__duty=0.5)
     worker = installation.worker("--", "worker.soft_shutdown_timeout=6", REMAP_SIGTERM="SIGQUIT")
     task_id = installation.send()
     installation.wait_for_windows(2)

@@ -16,5 +16,5 @@ def test_a_run_takes_seconds_and_many_windows_and_gives_a_true_account(
 
     result = assert_finished_exactly_once(installation, installation.send())
 
-    assert result["batches"] > 12
+    assert result["batches"] > 20
     assert 2 < result["seconds"] < 30
