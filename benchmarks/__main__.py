@@ -1,6 +1,7 @@
 """python -m benchmarks: measure, compare, and say which promises hold on this machine."""
 
 import argparse
+import os
 import time
 
 from benchmarks import contest
@@ -11,12 +12,16 @@ from benchmarks.stage import Stage
 from benchmarks.steadiness import WINDOWS, of_the_loop, steadiness
 
 FULL_ROWS = 2_000_000
+BUSY = 0.5
 
 
 def main() -> int:
     """Run everything; 1 only when asked to be strict and a target was missed."""
     options = _options()
     begun = time.monotonic()
+    busy = os.getloadavg()[0]
+    if busy > BUSY:
+        print(f"load {busy:.1f}: others use this machine too, and ratios suffer from that")
     with Stage() as stage:
         figures = _measure(stage, options)
     print(f"\n{table_of(figures)}\n\n{time.monotonic() - begun:.0f} s in all")

@@ -17,7 +17,7 @@ Other brokers (RabbitMQ) return unsettled messages by themselves; there the stoc
 Use: `worker_consumer = "tasks.consumer:ConnectionKeepingConsumer"`.
 """
 
-# ruff: noqa: SLF001 - Celery has no types; only its internals say what the pool has taken
+# ruff: noqa: SLF001 - only Celery's internals tell what the pool has taken
 
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +25,7 @@ from functools import partial
 from logging import Logger
 from typing import Any
 
+from celery.concurrency.asynpool import _get_job_writer
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
@@ -96,7 +97,7 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
 
         Noted already here: a thread may end its task while there is no loop to send anything.
         """
-        message = p.__self__
+        message = getattr(p, "__self__", None)
         if isinstance(message, CarriedMessage):
             message.answer = partial(p, *arguments, **options)
         return super().call_soon_ack(p, *arguments, **options)
@@ -218,6 +219,5 @@ def _finish_started_writes(pool: Any) -> None:
     if prefork is None or not started:
         return
     for job in tuple(prefork._cache.values()):
-        writer = job._writer() if job._writer is not None else None
-        if writer in started:
+        if (writer := _get_job_writer(job)) in started:
             prefork._flush_writer(job._write_to, writer)

@@ -7,7 +7,7 @@ set and puts a message older than the visibility timeout back into its queue, gu
 tests of the consumer and of the heartbeat hold us to it.
 """
 
-# ruff: noqa: SLF001 - kombu is typed in part, and this is about what it keeps to itself
+# ruff: noqa: SLF001 - that is what this module is for
 
 import time
 from typing import Any

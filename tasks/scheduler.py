@@ -190,6 +190,7 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
         for name, definition in self.app.conf.beat_schedule.items():
             if self.Entry.generate_key(self.app, name) == key:
                 _log.warning("beat: the entry %r is written again from the code", name)
+                self.Entry(name, app=self.app).delete()
                 self.update_from_dict({name: definition})
                 return
         _log.warning("beat: the entry at %s is unscheduled until somebody saves it again", key)
@@ -218,7 +219,8 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
     def apply_async(self, entry: RedBeatSchedulerEntry, **options: Any) -> Any:
         """Send an entry. If that fails, the run stays due and the next tick tries again."""
         result = super().apply_async(entry, **options)
-        _, self._sent_at[entry.name] = self._unsent.pop(entry.name)
+        if entry.name in self._unsent:
+            _, self._sent_at[entry.name] = self._unsent.pop(entry.name)
         return result
 
     def _ensure_connected(self) -> Any:

@@ -75,8 +75,8 @@ def _note(event: str, **facts: Any) -> None:
 
 
 @app.task(bind=True, name="probe.work")  # type: ignore[untyped-decorator]
-def work(self: Any, name: str, seconds: float) -> None:
-    """Take that long, and write down the beginning and the end."""
+def work(self: Any, name: str, seconds: float, ballast: str = "") -> None:
+    """Take that long, and write down the beginning and the end; `ballast` is for the message."""
     redelivered = self.request.delivery_info["redelivered"]
     _note("started", name=name, redelivered=redelivered, worker=self.request.hostname)
     time.sleep(seconds)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from celery import Celery
 
@@ -55,6 +56,10 @@ class CeleryProcess:
         """SIGKILL to the main process only; Celery's children end with it."""
         self._process.kill()
         self._process.wait()
+
+    def children(self) -> list[psutil.Process]:
+        """The pool of a prefork worker."""
+        return list(psutil.Process(self._process.pid).children())
 
     def said(self, text: str) -> bool:
         return text in self.log()
@@ -145,9 +150,10 @@ class Stack:
         self._processes.append(process)
         return process
 
-    def publish(self, name: str, seconds: float = 0, **options: Any) -> None:
-        """Send one `probe.work`."""
-        self.publisher.send_task("probe.work", args=[name, seconds], **options)
+    def publish(self, name: str, seconds: float = 0, *, ballast: int = 0, **options: Any) -> None:
+        """Send one `probe.work`, its message larger by `ballast` bytes."""
+        arguments = [name, seconds, "x" * ballast]
+        self.publisher.send_task("probe.work", args=arguments, **options)
 
     def client(self, db: int = 0) -> "redis.Redis":
         return redis.Redis.from_url(self.valkey.url(db), decode_responses=True)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kombu.connection import Connection
 
 from tasks import redis_broker
@@ -87,6 +88,22 @@ def test_a_message_nobody_works_on_goes_back_at_once(stack: Stack) -> None:
     stack.assert_ran_once("waiting", 5)
     (run,) = stack.journal("started", "waiting")
     assert run["redelivered"]
+
+
+@pytest.mark.parametrize("ballast", [0, 1_000_000], ids=["unconfirmed", "half written"])
+def test_a_task_on_its_way_into_the_pool_runs_once(stack: Stack, ballast: int) -> None:
+    worker = stack.worker()
+    (child,) = worker.children()
+    child.suspend()
+    stack.publish("slow to begin", 1, ballast=ballast)
+    worker.wait_until_it_says("received")
+
+    stack.reset_connections()
+    worker.wait_until_it_says("Connection to broker lost")
+    child.resume()
+
+    stack.assert_ran_once("slow to begin", 10)
+    assert worker.running
 
 
 def test_a_busy_worker_takes_nothing_more_after_a_reset_than_before(stack: Stack) -> None:

@@ -49,7 +49,7 @@ def interrupt(database: Database, around: Surroundings, walker: str, window: int
 
 
 @BOTH_WALKERS
-@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("window", [1, 2])
 def test_an_interrupted_run_goes_on_under_its_id_and_its_totals_are_exact(
     events: Database, around: Surroundings, walker: str, window: int
 ) -> None:

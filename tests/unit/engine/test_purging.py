@@ -285,20 +285,17 @@ def test_an_objection_is_heard_between_the_pieces_of_a_window(bench: Bench) -> N
     assert len(bench.windows.gone) == 8
 
 
-def test_what_no_smaller_window_would_cure_ends_the_run(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [(errors.InsufficientPrivilege, DBAPIError), (errors.AdminShutdown, ConnectionLost)],
+)
+def test_what_no_smaller_window_would_cure_ends_the_run(
+    bench: Bench, word: type[psycopg2.Error], told: type[Exception]
+) -> None:
     def refuse(*_: object) -> None:
-        raise failing(errors.InsufficientPrivilege)
+        raise failing(word)
 
     bench.windows.refuse = refuse
-    with pytest.raises(DBAPIError):
+    with pytest.raises(told):
         bench.clear(10)
     assert len(bench.windows.asked) == 1
-
-
-def test_a_lost_connection_is_told_as_such(bench: Bench) -> None:
-    def refuse(*_: object) -> None:
-        raise failing(errors.AdminShutdown)
-
-    bench.windows.refuse = refuse
-    with pytest.raises(ConnectionLost):
-        bench.clear(10)
