@@ -151,10 +151,8 @@ class _Purge:
     ) -> StopReason:
         if (reason := objection()) is not None:
             return reason
-        pace = self._policy.pace
-        writer = become_writer(
-            self._connection, target.facts, self._request.run_id, pace, self._around.clock.sleep
-        )
+        run_id = self._request.run_id
+        writer = become_writer(self._connection, target.facts, run_id, self._policy.pace)
         # Only now can no older run commit another window, so their sums are final.
         record.settle_abandoned(self._connection)
         progress.ledger = writer.ledger

@@ -93,10 +93,12 @@ def test_a_message_nobody_works_on_goes_back_at_once(stack: Stack) -> None:
 @pytest.mark.parametrize("ballast", [0, 1_000_000], ids=["unconfirmed", "half written"])
 def test_a_task_on_its_way_into_the_pool_runs_once(stack: Stack, ballast: int) -> None:
     worker = stack.worker()
+    stack.begin("first", 0)  # until then the pool does not write to its child
+    stack.assert_ran_once("first", 5)
     (child,) = worker.children()
     child.suspend()
-    stack.publish("slow to begin", 1, ballast=ballast)
-    worker.wait_until_it_says("received")
+    stack.publish("slow to begin", 0.5, ballast=ballast)
+    wait_until(lambda: stack.unacked(), 5, otherwise=stack.logs)
 
     stack.reset_connections()
     worker.wait_until_it_says("Connection to broker lost")

@@ -149,6 +149,22 @@ def test_a_run_that_could_not_be_sent_is_sent_when_the_broker_is_back(stack: Sta
         stack.end()
 
 
+def test_beat_keeps_its_lock_while_it_has_no_broker(stack: Stack) -> None:
+    with ValkeyServer() as redbeat:
+        stack.redbeat_url = redbeat.url()
+        stack.valkey.kill()
+        beat = stack.beat({"tick": _SECONDLY})
+        over = time.monotonic() + _LOCK_S + 1
+        wait_until(lambda: time.monotonic() > over, _LOCK_S + 2)
+
+        stack.valkey.start()
+
+        _goes_on(stack, "tick", 10)
+        assert beat.running
+        assert not beat.said("the lock is lost")
+        stack.end()
+
+
 def test_a_broken_entry_is_put_right_and_the_others_go_on(stack: Stack) -> None:
     beat = stack.beat({"tick": _SECONDLY, "broken": _SECONDLY})
     _goes_on(stack, "broken", 10)

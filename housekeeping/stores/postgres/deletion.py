@@ -11,6 +11,7 @@ from typing import Any
 from psycopg2 import sql
 
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.names import apart_from
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.relatives import Child
@@ -135,9 +136,13 @@ class Deletion:
             )
         parts.append(
             sql.SQL(
-                "hk_gone AS (DELETE FROM {table} USING hk_doomed WHERE {row} = hk_doomed.hk_row"
-                " RETURNING hk_doomed.hk_reason)"
-            ).format(table=self._facts.identifier, row=identifier(self._facts.name, "ctid"))
+                "hk_gone AS (DELETE FROM {table} USING hk_doomed AS {doomed}"
+                " WHERE {row} = {doomed}.hk_row RETURNING {doomed}.hk_reason)"
+            ).format(
+                table=self._facts.identifier,
+                doomed=identifier(apart_from(self._facts.name, "hk_doomed")),
+                row=identifier(self._facts.name, "ctid"),
+            )
         )
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
@@ -180,12 +185,13 @@ class Deletion:
 
     def _pinned_with_keepers(self) -> sql.Composable:
         """Pinned rows whose rows in keeping child tables are pinned as well: none can change now."""
+        own, alias = identifier(self._facts.name), apart_from(self._facts.name, "hk_child")
         conditions = [self._pinned()]
         conditions += [
             sql.SQL(
-                "NOT EXISTS (SELECT FROM {child} AS hk_child WHERE {on}"
-                " AND hk_child.xmax <> pg_current_xact_id()::xid)"
-            ).format(child=_table(child), on=_on(child, identifier(self._facts.name)))
+                "NOT EXISTS (SELECT FROM {child} AS {alias} WHERE {on}"
+                " AND {alias}.xmax <> pg_current_xact_id()::xid)"
+            ).format(child=_table(child), alias=identifier(alias), on=_on(child, own, alias))
             for child in self._children
             if child.keeps
         ]
@@ -213,9 +219,9 @@ def _table(child: Child) -> sql.Composable:
     return name if key.child_kind == "p" else sql.SQL("ONLY {}").format(name)
 
 
-def _on(child: Child, parent: sql.Composable = _DOOMED) -> sql.Composable:
+def _on(child: Child, parent: sql.Composable = _DOOMED, alias: str = "hk_child") -> sql.Composable:
     pairs = zip(child.foreign_key.columns, child.foreign_key.parent_columns, strict=True)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}.{}").format(identifier("hk_child", own), parent, identifier(column))
+        sql.SQL("{} = {}.{}").format(identifier(alias, own), parent, identifier(column))
         for own, column in pairs
     )

@@ -1,19 +1,20 @@
 """Becoming the one run that may write to a table: the fence in the database itself."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.errors import LeaseLost
 from housekeeping.policies.pace import Pace
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded
-from housekeeping.stores.postgres.window_ledger import WindowLedger, take_fence, try_fence
+from housekeeping.stores.postgres.window_ledger import WindowLedger, take_fence, wait_for_fence
 
-_TRIES = 100
-_PAUSE_SECONDS = 0.1  # together 10 s: a stale batch ends within its statement_timeout of 5 s
+_PATIENCE = timedelta(seconds=10)  # a stale batch ends within its statement_timeout of 5 s
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,20 @@ class Writer:
     sizes: dict[str, int]
 
 
-def become_writer(
-    connection: Connection,
-    facts: TableFacts,
-    run_id: UUID,
-    pace: Pace,
-    sleep: Callable[[float], None],
-) -> Writer:
+def become_writer(connection: Connection, facts: TableFacts, run_id: UUID, pace: Pace) -> Writer:
     """Take the table's fence; any run that held it before can't commit another window.
 
-    Waits for a batch that is under way. Raises LeaseLost when it does not end.
+    Queues behind a batch that is under way; while we queue, an older run's next batch can't slip in
+    before us. Raises LeaseLost when the batch does not end.
     """
-    for _ in range(_TRIES):
-        with guarded(connection, pace):
-            if try_fence(connection, facts.oid):
-                fence, sizes = take_fence(connection, facts.label, run_id)
-                return Writer(WindowLedger(run_id, facts.label, fence), sizes)
-        sleep(_PAUSE_SECONDS)
-    raise LeaseLost(target=facts.label, reason="another session keeps deleting from the table")
+    patient = replace(pace, lock_timeout=_PATIENCE, batch_target=_PATIENCE)
+    try:
+        with guarded(connection, patient):
+            wait_for_fence(connection, facts.oid)
+            fence, sizes = take_fence(connection, facts.label, run_id)
+    except DBAPIError as error:
+        if condition_of(error) not in (Condition.CONTENDED, Condition.TOO_SLOW):
+            raise
+        reason = "another session keeps deleting from the table"
+        raise LeaseLost(target=facts.label, reason=reason) from error
+    return Writer(WindowLedger(run_id, facts.label, fence), sizes)

@@ -5,10 +5,13 @@ run_window  one row a committed window, written in the transaction that deleted 
 target      one row a table: the fence number of the run that may write, remembered sizes
 """
 
+from dataclasses import dataclass
+
 from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.policies.errors import LedgerRefused
+from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute
 
 SCHEMA = "housekeeping"
@@ -47,14 +50,19 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 _STATE = Statement(
     "ledger.state",
+    # Two steps: without USAGE on the schema, looking a table up in it is an error.
     sql.SQL(
         """
-        SELECT to_regclass('housekeeping.migration') IS NOT NULL,
-               to_regnamespace('housekeeping') IS NOT NULL,
+        SELECT n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false),
+               coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
                has_database_privilege(current_database(), 'CREATE'),
                current_database(), current_user
+        FROM (SELECT 1) AS always LEFT JOIN pg_namespace n ON n.nspname = 'housekeeping'
         """
     ),
+)
+_MADE = Statement(
+    "ledger.made", sql.SQL("SELECT to_regclass('housekeeping.migration') IS NOT NULL")
 )
 _VERSION = Statement(
     "ledger.version", sql.SQL("SELECT coalesce(max(version), 0) FROM housekeeping.migration")
@@ -63,7 +71,7 @@ _USABLE = Statement(
     "ledger.usable",
     sql.SQL(
         """
-        SELECT has_schema_privilege('housekeeping', 'USAGE') AND coalesce(bool_and(
+        SELECT coalesce(bool_and(
                    has_table_privilege(format('housekeeping.%%I', name), 'SELECT')
                    AND (name = 'migration' OR (
                         has_table_privilege(format('housekeeping.%%I', name), 'INSERT')
@@ -75,30 +83,66 @@ _USABLE = Statement(
 )
 
 
+@dataclass(frozen=True)
+class _State:
+    """What of the ledger is there, and what we may do about the rest."""
+
+    schema: bool
+    usable: bool
+    may_fill: bool
+    may_create: bool
+    database: str
+    role: str
+    made: bool
+
+    def refusal(self) -> LedgerRefused:
+        grants = _grants(self.role)
+        if self.schema and (self.made or not self.usable):
+            remedy = grants
+        elif self.schema:
+            remedy = f"GRANT USAGE, CREATE ON SCHEMA housekeeping TO {quoted(self.role)}"
+        else:
+            remedy = f"GRANT CREATE ON DATABASE {quoted(self.database)} TO {quoted(self.role)}"
+            remedy += f"\nor, as a role that may: housekeeping check --init, then\n{grants}"
+        return LedgerRefused(database=self.database, role=self.role, remedy=remedy)
+
+
 def ensure_ledger(connection: Connection) -> None:
     """Make the ledger where it is missing or old; in a transaction of its own.
 
     Raises LedgerRefused with the GRANT to ask for where we may not.
     """
     with connection.begin():
-        made, schema, may_create, database, role = execute(connection, _STATE).one()
-        if made and not _usable(connection):
-            raise LedgerRefused(database=database, role=role, remedy=_grants(role))
-        if made and _version(connection) >= len(_MIGRATIONS):
+        state = _state(connection)
+        if state.schema and not state.usable:
+            raise state.refusal()
+        if state.made and not _may_write(connection):
+            raise state.refusal()
+        if state.made and _version(connection) >= len(_MIGRATIONS):
             return
-        if not made and not schema and not may_create:
-            remedy = f'GRANT CREATE ON DATABASE "{database}" TO "{role}"\n'
-            remedy += f"or, as a role that may: housekeeping check --init, then\n{_grants(role)}"
-            raise LedgerRefused(database=database, role=role, remedy=remedy)
+        if not (state.may_fill if state.schema else state.may_create):
+            raise state.refusal()
         _migrate(connection)
 
 
 def ledger_missing(connection: Connection) -> bool:
-    """Say whether the ledger is still to be made; reads only."""
-    return not execute(connection, _STATE).one()[0]
+    """Say whether the ledger is still to be made; reads only.
+
+    Raises LedgerRefused when it is there but closed to us.
+    """
+    state = _state(connection)
+    if state.schema and not state.usable:
+        raise state.refusal()
+    return not state.made
 
 
-def _usable(connection: Connection) -> bool:
+def _state(connection: Connection) -> _State:
+    schema, usable, may_fill, may_create, database, role = execute(connection, _STATE).one()
+    made = usable and bool(execute(connection, _MADE).scalar_one())
+    return _State(schema, usable, may_fill, may_create, database, role, made)
+
+
+def _may_write(connection: Connection) -> bool:
     return bool(execute(connection, _USABLE, tables=list(_TABLES)).scalar_one())
 
 
@@ -109,13 +153,13 @@ def _version(connection: Connection) -> int:
 def _migrate(connection: Connection) -> None:
     lock = Statement("ledger.lock", sql.SQL("SELECT pg_advisory_xact_lock(%(key)s)"))
     execute(connection, lock, key=_LEDGER_LOCK)
-    create = (
-        "CREATE SCHEMA IF NOT EXISTS housekeeping",
+    if not _state(connection).schema:  # asked again: another first run may have been quicker
+        execute(connection, Statement("ledger.create", sql.SQL("CREATE SCHEMA housekeeping")))
+    table = (
         "CREATE TABLE IF NOT EXISTS housekeeping.migration ("
-        "version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
+        "version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    for text in create:
-        execute(connection, Statement("ledger.create", sql.SQL(text)))
+    execute(connection, Statement("ledger.create", sql.SQL(table)))
     applied = Statement(
         "ledger.applied", sql.SQL("INSERT INTO housekeeping.migration (version) VALUES (%(v)s)")
     )
@@ -126,7 +170,8 @@ def _migrate(connection: Connection) -> None:
 
 
 def _grants(role: str) -> str:
+    tables = ", ".join(f"housekeeping.{name}" for name in _TABLES)
     return (
-        f'GRANT USAGE ON SCHEMA housekeeping TO "{role}"; '
-        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA housekeeping TO "{role}"'
+        f"GRANT USAGE ON SCHEMA housekeeping TO {quoted(role)}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {quoted(role)}"
     )

@@ -20,6 +20,11 @@ def quoted(*parts: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
+def apart_from(name: str, alias: str) -> str:
+    """Return an alias of ours that is not the name of the table it stands beside."""
+    return alias + "_" if alias == name else alias
+
+
 def qualified(text: str) -> tuple[str | None, str] | None:
     """Read `schema.table` or `"Quoted"` as SQL would; None where the text is no such name.
 

@@ -10,6 +10,7 @@ from psycopg2 import sql
 from housekeeping.policies.purge import Age, Equals, ExpiryRule, KeptBy
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.cutoffs import AgeType
+from housekeeping.stores.postgres.names import apart_from
 from housekeeping.stores.postgres.statement import identifier, raw
 
 
@@ -96,10 +97,11 @@ class PredicateBuilder:
 
     def _guard(self, number: int, keeper: Keeper, values: dict[str, Any]) -> sql.Composable:
         kept_by = keeper.kept_by
+        alias = apart_from(self._facts.name, "hk_keeper")
         conditions: list[sql.Composable] = []
         for place, condition in enumerate(kept_by.while_any):
             key = f"keeper_{number}_{place}"
-            column = identifier("hk_keeper", condition.column)
+            column = identifier(alias, condition.column)
             if isinstance(condition, Equals):
                 values[key] = list(condition.values)
                 conditions.append(sql.SQL("{} = ANY({})").format(column, sql.Placeholder(key)))
@@ -108,16 +110,17 @@ class PredicateBuilder:
                 values[key] = kind.at(self._now - condition.keep_for)
                 conditions.append(sql.SQL("{} >= {}").format(column, sql.Placeholder(key)))
         return sql.SQL(
-            " AND NOT EXISTS (SELECT FROM {keeper} AS hk_keeper"
+            " AND NOT EXISTS (SELECT FROM {keeper} AS {alias}"
             " WHERE {column} = {own}{another}{conditions})"
         ).format(
-            another=sql.SQL(" AND hk_keeper.ctid <> {}").format(
-                identifier(self._facts.name, "ctid")
+            another=sql.SQL(" AND {} <> {}").format(
+                identifier(alias, "ctid"), identifier(self._facts.name, "ctid")
             )
             if keeper.not_itself
             else sql.SQL(""),
             keeper=keeper.facts.identifier,
-            column=identifier("hk_keeper", kept_by.column),
+            alias=identifier(alias),
+            column=identifier(alias, kept_by.column),
             own=identifier(self._facts.name, kept_by.refers_to),
             conditions=sql.SQL(" AND ({})").format(sql.SQL(" OR ").join(conditions))
             if conditions

@@ -21,6 +21,10 @@ _TRY_LOCK = Statement(
     # The table's oid under our own prefix: one batch at a time per table, whoever started it.
     sql.SQL("SELECT pg_try_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
 )
+_LOCK = Statement(
+    "fence.lock",
+    sql.SQL("SELECT pg_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
+)
 _TAKE = Statement(
     "fence.take",
     sql.SQL(
@@ -111,6 +115,11 @@ class Summary:
 def try_fence(connection: Connection, oid: int) -> bool:
     """Take the table's advisory lock for this transaction; False when another batch holds it."""
     return bool(execute(connection, _TRY_LOCK, oid=oid).scalar_one())
+
+
+def wait_for_fence(connection: Connection, oid: int) -> None:
+    """Take the table's advisory lock for this transaction, after those who asked before."""
+    execute(connection, _LOCK, oid=oid)
 
 
 def take_fence(connection: Connection, relation: str, run_id: UUID) -> tuple[int, dict[str, int]]:

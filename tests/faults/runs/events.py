@@ -15,7 +15,7 @@ RESTING = {
     "tables__events__keep_for": "30d",
     "tables__events__batch_target": "10ms",
     "tables__events__batch_rows": 100,
-    "tables__events__duty": 0.15,
+    "tables__events__duty": 0.3,
 }
 # No rests: nearly all the time inside a DELETE.
 WORKING = {**RESTING, "tables__events__duty": 1, "tables__events__batch_target": "50ms"}

@@ -47,7 +47,7 @@ def test_valkey_killed_and_back_within_the_lease_disturbs_no_run(
 def test_a_run_that_outlives_an_outage_longer_than_its_lease_ends_once(
     install: Install, either_valkey: ValkeyServer
 ) -> None:
-    installation = install("resting", either_valkey)
+    installation = install("resting", either_valkey, tables__events__duty=0.15)
     worker = installation.worker()
     task_id = installation.send()
     installation.wait_for_windows(3)
