@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from celery import Task
+from celery.exceptions import Reject, Retry
 from celery.utils.time import get_exponential_backoff_interval
 
 from housekeeping.engine.run import Request, Surroundings
@@ -51,7 +52,7 @@ def perform(
         except (RunInterrupted, StoreUnreachable) as error:
             if not _may_retry(task):
                 raise
-            raise task.retry(exc=error, countdown=_delay(task)) from error
+            raise _sent_again(task, error) from error
     outcome = combined(operation, results)
     if any(result.stop_reason is StopReason.ERROR for result in results):
         raise RunFailed(f"{operation}: {_errors(results)}", outcome)
@@ -110,6 +111,21 @@ def _request(task: Task, policy: PurgePolicy, *, dry_run: bool, limit: int | Non
 def _may_retry(task: Task) -> bool:
     request = task.request
     return not request.called_directly and request.retries < task.max_retries
+
+
+def _sent_again(task: Task, error: Exception) -> Exception:
+    """Send the task again after a while; return what Celery wants raised for it.
+
+    Where the broker is away too, Celery would give the message up: the run, interrupted by the very
+    same outage, was lost. It goes back to its queue on the next connection instead.
+    """
+    try:
+        task.retry(exc=error, countdown=_delay(task))
+    except Reject as unsent:
+        error = Reject(unsent.reason, requeue=True)
+    except Retry as retry:
+        error = retry
+    return error
 
 
 def _delay(task: Task) -> int:

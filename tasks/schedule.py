@@ -10,10 +10,9 @@ from typing import Any
 from celery import Celery
 from celery.schedules import crontab
 
-from housekeeping.policies.errors import ConfigurationRefused
 from settings import Suite
 from tasks.application import TASK_MODULES, app
-from tasks.configuration import current_suite
+from tasks.configuration import RefusedToStart, current_suite
 
 # A message that waited longer is a run of yesterday: the next one does its work too.
 _EXPIRES_SECONDS = 12 * 3600
@@ -32,8 +31,8 @@ class Entry:
 def publish(*entries: Entry) -> dict[str, dict[str, Any]]:
     """Check the entries and give those whose system is switched on to Celery beat.
 
-    Raises ConfigurationRefused for a task name that is not registered, a cron that can't be read,
-    or a name used twice.
+    Raises RefusedToStart for a task name that is not registered, a cron that can't be read, or a
+    name used twice.
     """
     for module in TASK_MODULES:
         import_module(module)
@@ -62,12 +61,12 @@ def check(entries: Iterable[Entry], celery: Celery) -> None:
     seen: set[str] = set()
     for entry in entries:
         if entry.name in seen:
-            raise ConfigurationRefused(f"beat_schedule.py: two entries are called {entry.name!r}")
+            raise RefusedToStart(f"beat_schedule.py: two entries are called {entry.name!r}")
         seen.add(entry.name)
         if entry.task not in celery.tasks:
             near = get_close_matches(entry.task, list(celery.tasks), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationRefused(
+            raise RefusedToStart(
                 f"beat_schedule.py: {entry.name!r} names the task {entry.task!r}, "
                 f"which is not registered{hint}"
             )
@@ -78,7 +77,7 @@ def _readable(entry: Entry, read: Callable[[str], object]) -> None:
     try:
         read(entry.cron)
     except ValueError as error:
-        raise ConfigurationRefused(
+        raise RefusedToStart(
             f"beat_schedule.py: {entry.name!r} has the cron {entry.cron!r}: {error}"
         ) from error
 
