@@ -75,6 +75,7 @@ def _broker(suite: Suite) -> dict[str, Any]:
             "visibility_timeout": suite.visibility_timeout.total_seconds(),
             "unacked_restore_interval": min(5, suite.visibility_timeout.total_seconds() / 4),
             "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 30,  # a sweeper killed at it blocks the others for that long
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -111,7 +112,8 @@ def _execution(suite: Suite) -> dict[str, Any]:
         # Bounded by max_retries, where reject alone would loop on a task that kills its worker.
         "task_retry_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
-        "worker_soft_shutdown_timeout": 30,
+        # Below the visibility timeout: the main process is silent meanwhile.
+        "worker_soft_shutdown_timeout": min(30, suite.visibility_timeout.total_seconds() / 2),
         "task_annotations": _limits(suite),
     }
 

@@ -98,7 +98,7 @@ def test_a_task_on_its_way_into_the_pool_runs_once(stack: Stack, ballast: int) -
     (child,) = worker.children()
     child.suspend()
     stack.publish("slow to begin", 0.5, ballast=ballast)
-    wait_until(lambda: stack.unacked(), 5, otherwise=stack.logs)
+    wait_until(stack.unacked, 5, otherwise=stack.logs)
 
     stack.reset_connections()
     worker.wait_until_it_says("Connection to broker lost")
