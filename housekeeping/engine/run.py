@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from redis import Redis
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.pacing import Clock, Rest, SystemClock
 from housekeeping.policies.events import EventStream, RunWaiting
@@ -109,22 +110,44 @@ def leased(
 
 
 class RunRecord:
-    """A run's row in the housekeeping database; opened only while something is written."""
+    """A run's row in the housekeeping database.
 
-    def __init__(self, identity: RunIdentity, url: str) -> None:
+    `shared`: the run's own connection, where the ledger is in the same database: each of the
+    three it saves took 6 ms. Elsewhere one is opened only while something is written.
+    """
+
+    def __init__(self, identity: RunIdentity, url: str, shared: Connection | None = None) -> None:
         self._identity = identity
         self._url = url
+        self._shared = shared
+
+    @contextmanager
+    def _open(self) -> Iterator[Connection]:
+        if self._shared is not None and not (self._shared.closed or self._shared.invalidated):
+            yield self._shared
+            return
+        with connected(self._url, "hk:ledger") as connection:
+            yield connection
 
     def start(self, cutoffs: Mapping[str, datetime]) -> Started:
         """Begin the row, or find an earlier attempt's."""
-        with connected(self._url, "hk:ledger") as connection:
+        with self._open() as connection:
             ensure_ledger(connection)
             with connection.begin():
                 return start_run(connection, self._identity, cutoffs)
 
     def end(self, result: RunResult) -> None:
-        """Write how the run ended."""
-        with connected(self._url, "hk:ledger") as connection, connection.begin():
+        """Write how the run ended; the shared connection may be what it ended for."""
+        try:
+            self._write_end(result)
+        except SQLAlchemyError:
+            if self._shared is None:
+                raise
+            self._shared = None
+            self._write_end(result)
+
+    def _write_end(self, result: RunResult) -> None:
+        with self._open() as connection, connection.begin():
             end_run(connection, self._identity.id, result.as_dict(), result.total)
 
     def settle_abandoned(self, target: Connection) -> None:
@@ -132,7 +155,7 @@ class RunRecord:
 
         Call it under the target's lease: whoever still has an open row is gone.
         """
-        with connected(self._url, "hk:ledger") as connection:
+        with self._open() as connection:
             with connection.begin():
                 dead = abandoned_runs(connection, self._identity.target, self._identity.id)
             for run_id in dead:

@@ -43,10 +43,10 @@ class Walk(Protocol):
 class HeapWalk:
     """From the first block to the last one the table had when the run began."""
 
-    def __init__(self, plan: HeapPlan, facts: TableFacts) -> None:
+    def __init__(self, plan: HeapPlan) -> None:
         self.name = plan.name
         self.predicate = plan.predicate
-        self.rows_per_unit = max(facts.rows, 1.0) / max(facts.pages, 1)
+        self.rows_per_unit = max(plan.rows, 1) / max(plan.blocks, 1)
         self._blocks = plan.blocks
         self._at = 0
 
@@ -89,7 +89,7 @@ class KeyWalk:
         self._probe = plan.probe
         self._facts = facts
         self._connection = connection
-        self._density = max(facts.rows, 1.0) / max(facts.pages, 1)
+        self._density = max(plan.table_rows, 1) / max(facts.pages, 1)
         self._lower: str | None = None
         self._ended = False
         self._tie: HeapRange | None = None
@@ -154,5 +154,5 @@ class KeyWalk:
 def walk_of(plan: HeapPlan | KeyPlan, facts: TableFacts, connection: Connection) -> Walk:
     """Return the walk a plan asks for."""
     if isinstance(plan, HeapPlan):
-        return HeapWalk(plan, facts)
+        return HeapWalk(plan)
     return KeyWalk(plan, facts, connection)

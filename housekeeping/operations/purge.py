@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.planning import Plan, Planner
@@ -111,7 +111,9 @@ class _Purge:
             task_id=self._request.task_id,
             run_by=self._request.run_by,
         )
-        return RunRecord(identity, self._around.ledger_url or self._policy.database_url)
+        own = self._policy.database_url
+        url = self._around.ledger_url or own
+        return RunRecord(identity, url, self._connection if url == own else None)
 
     def _attempt(
         self,
@@ -133,8 +135,8 @@ class _Purge:
         result = self._closing(target, progress).finish(self._connection, reason, error)
         try:
             record.end(result)
-        except StoreUnreachable as unreachable:
-            missed = f"the ledger could not be reached to end the run: {unreachable.message}"
+        except (StoreUnreachable, SQLAlchemyError) as unreachable:
+            missed = f"the ledger could not be reached to end the run: {unreachable}"
             result = replace(result, warnings=(*result.warnings, missed))
         self._report.stopped(result)
         return result

@@ -10,6 +10,15 @@ from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.ranges import Key
 from housekeeping.stores.postgres.statement import Statement, execute, raw
 
+_CORRELATION = Statement(
+    "estimate.correlation",
+    sql.SQL(
+        """
+        SELECT correlation FROM pg_stats
+        WHERE schemaname = %(schema)s AND tablename = %(table)s AND attname = %(column)s
+        """
+    ),
+)
 _ORDER_ONLY = Statement(
     "estimate.order_only",
     sql.SQL(
@@ -62,6 +71,14 @@ def estimated_expired(
     if where is not None:
         condition = sql.SQL("{} AND (\n{}\n)").format(condition, raw(where))
     return estimated_rows(connection, facts, condition, {**key.values, "cutoff": cutoff})
+
+
+def correlation(connection: Connection, facts: TableFacts, column: str) -> float | None:
+    """Return how far the heap lies in a column's order, -1 to 1; None before the first ANALYZE."""
+    found: float | None = execute(
+        connection, _CORRELATION, schema=facts.schema, table=facts.name, column=column
+    ).scalar()
+    return found
 
 
 def index_serving(

@@ -26,6 +26,14 @@ def key_of(target: Target, rule: ExpiryRule | None) -> Key:
     return Key(expression, kind.name, rule.column, rule.value)
 
 
+def key_column(target: Target) -> str | None:
+    """Return the column rows are walked by; None where it is an expression."""
+    age = target.age
+    if len(age.columns) > 1:
+        return age.never_before
+    return age.columns[0] if age.columns else None
+
+
 def key_type(target: Target) -> AgeType:
     """Return the type of the key."""
     age = target.age
