@@ -59,19 +59,14 @@ def raw_delete(table: Table) -> Work:
         return Work(cursor.rowcount, seconds, (Batch(cursor.rowcount, seconds),), seconds)
 
 
-def usual_loop(table: Table, seconds: float, *, index: bool = True) -> Work:
-    """Baseline B: `id IN (SELECT id ... LIMIT 1000)` until nothing is left, or time is up.
-
-    Without `index` no index serves the age: so it is on the tables upstream runs this loop on.
-    """
+def usual_loop(table: Table, seconds: float) -> Work:
+    """Baseline B: `id IN (SELECT id ... LIMIT 1000)` until nothing is left, or time is up."""
     delete = f"""
         DELETE FROM {table.name} WHERE id IN (
             SELECT id FROM {table.name} WHERE created_at < %s LIMIT {LOOP_BATCH})
     """
     batches: list[Batch] = []
     with session(table.url) as cursor:
-        if not index:
-            cursor.execute(f"DROP INDEX {table.name}_created_at_id_idx")
         cutoff = _cutoff(cursor, table)
         begun = now = time.perf_counter()
         while (cut_off := now - begun < seconds) and (not batches or batches[-1].rows):

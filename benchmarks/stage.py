@@ -29,7 +29,9 @@ _SETTINGS: dict[str, str | int] = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "512MB",
+    # A quarter of it holds the table, so that a sequential scan begins at the front: above that, scans
+    # take up where the last one stopped (synchronize_seqscans), and the loop rides on it.
+    "shared_buffers": "2GB",
     "autovacuum": "off",
     "max_wal_size": "16GB",
     "min_wal_size": "4GB",
@@ -37,10 +39,12 @@ _SETTINGS: dict[str, str | int] = {
 }
 _EVENTS = """
     CREATE TABLE events AS
-    SELECT i AS id, now() - (%(rows)s - i) * %(step)s AS created_at, (i %% 5)::int AS status,
+    SELECT i AS id, now() - {age} * %(step)s AS created_at, (i %% 5)::int AS status,
            gen_random_uuid() AS correlation_id, repeat(md5(i::text), 3) AS payload
     FROM generate_series(1::bigint, %(rows)s) AS i
 """
+_IN_ORDER = "(%(rows)s - i)"
+_STREWN = "(i * 7919 %% %(rows)s)"  # a prime: every age once, neighbours far apart
 _QUIET = """
     CREATE TABLE quiet AS
     SELECT i AS id, now() - (%(rows)s - i) * interval '1 millisecond' AS created_at
@@ -97,7 +101,15 @@ class Stage:
 
     def events(self, rows: int) -> Table:
         """Make the table everybody deletes from: about 170 bytes a row, in the order it grew."""
-        return self._make("events", _EVENTS, "(created_at, id)", rows)
+        return self._make("events", _EVENTS.format(age=_IN_ORDER), "(created_at, id)", rows)
+
+    def strewn(self, rows: int) -> Table:
+        """Make the same table with the expired rows strewn among those that stay, and no index on
+        their age: as where retention goes by status, or by a time nobody indexed.
+        """
+        return self._make(
+            "strewn", _EVENTS.format(age=_STREWN).replace("events", "strewn"), None, rows
+        )
 
     def quiet(self, rows: int) -> Table:
         """Make a large table of narrow rows, none older than a few hours."""
@@ -122,12 +134,13 @@ class Stage:
         """Return a cursor in a database nobody measures, each statement its own transaction."""
         return session(self._postgres.url())
 
-    def _make(self, name: str, create: str, index: str, rows: int) -> Table:
+    def _make(self, name: str, create: str, index: str | None, rows: int) -> Table:
         url = self._postgres.create_database(f"made_{name}")
         with session(url) as cursor:
             cursor.execute(create, {"rows": rows, "step": _STEP})
             cursor.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)")
-            cursor.execute(f"CREATE INDEX ON {name} {index}")
+            if index is not None:
+                cursor.execute(f"CREATE INDEX ON {name} {index}")
             cursor.execute(f"VACUUM ANALYZE {name}")
         # Once in a database's life; a run after the first finds it there.
         with connected(url, "benchmarks") as connection:
