@@ -2,16 +2,21 @@
 
 import getpass
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.policies.errors import RunInterrupted, StoreUnreachable
+from housekeeping.policies.errors import (
+    ConfigurationRefused,
+    HousekeepingError,
+    RunInterrupted,
+    StoreUnreachable,
+)
 from housekeeping.policies.events import EventStream, Subscriber, log_event
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -44,19 +49,53 @@ def perform(
     """
     with CeleryProgress(task) as progress:
         around = surroundings((log_event, count_event, progress))
-        try:
-            results = [
-                run(chosen, _request(task, chosen, dry_run=dry_run, limit=limit), around)
-                for chosen in current_suite().policies(operation, policy)
-            ]
-        except (RunInterrupted, StoreUnreachable) as error:
-            if not _may_retry(task):
-                raise
-            raise _sent_again(task, error) from error
+        results, errors = each_policy(
+            lambda chosen: run(
+                chosen, _request(task, chosen, dry_run=dry_run, limit=limit), around
+            ),
+            current_suite().policies(operation, policy),
+        )
+    interrupted = [e for e in errors if isinstance(e, RunInterrupted | StoreUnreachable)]
+    if interrupted and _may_retry(task):
+        # Policies that have ended answer from the ledger the next time.
+        raise _sent_again(task, interrupted[0]) from interrupted[0]
+    if errors and len(results) == 1:
+        raise errors[0]
     outcome = combined(operation, results)
     if any(result.stop_reason is StopReason.ERROR for result in results):
         raise RunFailed(f"{operation}: {_errors(results)}", outcome)
     return outcome
+
+
+def each_policy(
+    run: Callable[[PurgePolicy], RunResult], policies: Sequence[PurgePolicy]
+) -> tuple[list[RunResult], list[HousekeepingError]]:
+    """Run every policy, also those after one that failed; return the results and the errors.
+
+    The error of a lone policy is raised as it is: nobody else is kept waiting by it.
+    """
+    results, errors = [], []
+    for policy in policies:
+        try:
+            results.append(run(policy))
+        except HousekeepingError as error:
+            if len(policies) == 1 and isinstance(error, ConfigurationRefused):
+                raise
+            errors.append(error)
+            results.append(refused(policy, error))
+    return results, errors
+
+
+def refused(policy: PurgePolicy, error: HousekeepingError) -> RunResult:
+    """Return the result of a policy that could not begin."""
+    return RunResult(
+        operation=policy.operation,
+        policy=policy.name,
+        run_id="",
+        stop_reason=StopReason.ERROR,
+        details={rule.reason: 0 for rule in policy.rules},
+        error=error.message,
+    )
 
 
 def perform_inline(
@@ -70,10 +109,14 @@ def perform_inline(
 ) -> list[RunResult]:
     """Run an operation in this process: no worker, and no broker beyond the lease's Redis."""
     around = surroundings((log_event, *subscribers))
-    return [
-        run(chosen, Request(run_by=run_by(), dry_run=dry_run, limit=limit), around)
-        for chosen in current_suite().policies(operation, policy)
-    ]
+    policies = current_suite().policies(operation, policy)
+    results, errors = each_policy(
+        lambda chosen: run(chosen, Request(run_by=run_by(), dry_run=dry_run, limit=limit), around),
+        policies,
+    )
+    if errors and len(policies) == 1:
+        raise errors[0]
+    return results
 
 
 def surroundings(subscribers: Iterable[Subscriber]) -> Surroundings:
@@ -83,7 +126,7 @@ def surroundings(subscribers: Iterable[Subscriber]) -> Surroundings:
     return Surroundings(
         redis=connect(suite.redis_url.reveal()),
         ledger_url=ledger,
-        events=EventStream(subscribers),
+        events=EventStream(subscribers, passing=(SoftTimeLimitExceeded,)),
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.pacing import Budget, Clock, Rest
 from housekeeping.engine.sizing import WindowSize
 from housekeeping.engine.walks import Walk
-from housekeeping.policies.errors import LeaseLost
+from housekeeping.policies.errors import LeaseLost, TableBlocked
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import Phases, StopReason
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
@@ -23,6 +23,8 @@ _log = logging.getLogger("housekeeping.purge")
 
 _FENCE_PATIENCE_SECONDS = 10.0  # a stale batch ends within its statement_timeout of 5 s
 _FENCE_STEP_SECONDS = 0.1
+TABLE_PATIENCE_SECONDS = 60.0  # then the worker's place is better used; the run is taken up later
+_LONGEST_TABLE_STEP_SECONDS = 5.0
 MOST_REFUSING_ROWS = 100  # more than that is no poisoned row but a wrong policy
 
 
@@ -43,6 +45,8 @@ class Windows(Protocol):
     ) -> WindowOutcome: ...
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None: ...
+
+    def blocked(self) -> bool: ...
 
 
 class Report(Protocol):
@@ -128,13 +132,25 @@ class PurgeLoop:
             if (reason := self._reason_to_stop()) is not None:
                 return reason
             begun = self._clock.monotonic()
-            window = walk.next(size.current)
+            window = self._next(walk, size)
             self.tally.phases.probe += self._clock.monotonic() - begun
-            if window is None:
-                return None
+            if window is None or isinstance(window, StopReason):
+                return window
             if (reason := self._clear(walk, window, size)) is not None:
                 return reason
             self.tally.sizes[walk.name] = size.current
+
+    def _next(self, walk: Walk, size: WindowSize) -> Range | StopReason | None:
+        """Return the walk's next window; a reason to stop, if one came up while we stood back."""
+        while True:
+            try:
+                return walk.next(size.current)
+            except DBAPIError as error:
+                if condition_of(error) is not Condition.CONTENDED:
+                    raise
+                self._wait_for_table(sentence(error))
+                if (reason := self._reason_to_stop()) is not None:
+                    return reason
 
     def _clear(self, walk: Walk, window: Range, size: WindowSize) -> StopReason | None:
         """Clear one window, in pieces where it must be."""
@@ -191,12 +207,30 @@ class PurgeLoop:
             raise ConnectionLost(sentence(error)) from error
         if condition is Condition.HOPELESS:
             raise error
+        if condition is Condition.CONTENDED and self._windows.blocked():
+            self._wait_for_table(sentence(error))
+            return (part,)
         if condition is Condition.CONTENDED and part.held is Held.WAIT:
             size.shrink()
             return (_Part(part.range, Held.PASS, part.drain),)
         if condition is Condition.REFUSED_BY_ROW:
             return self._isolate(walk, part, sentence(error))
         return self._smaller(walk, part, size, sentence(error))
+
+    def _wait_for_table(self, cause: str) -> None:
+        """Stand back while somebody holds the whole table; no smaller window would help.
+
+        Raises TableBlocked when that takes too long.
+        """
+        begun, pause = self._clock.monotonic(), _FENCE_STEP_SECONDS
+        while self._windows.blocked():
+            waited = self._clock.monotonic() - begun
+            if waited > TABLE_PATIENCE_SECONDS:
+                raise TableBlocked(table=cause, seconds=int(waited))
+            if self._reason_to_stop() is not None:
+                return
+            self.tally.phases.wait += self._rest.pause(pause)
+            pause = min(2 * pause, _LONGEST_TABLE_STEP_SECONDS)
 
     def _smaller(self, walk: Walk, part: _Part, size: WindowSize, cause: str) -> tuple[_Part, ...]:
         """Halve a window that asks too much of one transaction."""

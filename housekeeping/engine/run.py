@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from redis import Redis
@@ -14,20 +14,22 @@ from housekeeping.engine.pacing import Clock, Rest, SystemClock
 from housekeeping.policies.events import EventStream, RunWaiting
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import RunResult, StopReason
-from housekeeping.stores.postgres.connection import connected
-from housekeeping.stores.postgres.ledger_schema import ensure_ledger
+from housekeeping.stores.postgres.connection import connected, guarded
+from housekeeping.stores.postgres.ledger_schema import ensure_ledger, ledger_missing
 from housekeeping.stores.postgres.run_ledger import (
     RunIdentity,
     Started,
     abandoned_runs,
     close_abandoned,
     end_run,
+    result_of,
     start_run,
 )
 from housekeeping.stores.postgres.window_ledger import summary_of
 from housekeeping.stores.redis.control import Control
 from housekeeping.stores.redis.lease import Lease
 
+_LEDGER_PACE = Pace(lock_timeout=timedelta(seconds=5))
 _TWIN_STEP_SECONDS = 0.5
 _TWIN_MARGIN_SECONDS = 2.0
 
@@ -133,8 +135,16 @@ class RunRecord:
         """Begin the row, or find an earlier attempt's."""
         with self._open() as connection:
             ensure_ledger(connection)
-            with connection.begin():
+            with guarded(connection, _LEDGER_PACE, any_plan=True):
                 return start_run(connection, self._identity, cutoffs)
+
+    def ended(self) -> RunResult | None:
+        """Return how an earlier attempt of this run ended; None when none has."""
+        with self._open() as connection, guarded(connection, _LEDGER_PACE, any_plan=True):
+            if ledger_missing(connection):
+                return None
+            stored = result_of(connection, self._identity.id)
+        return None if stored is None else RunResult.from_dict(stored)
 
     def end(self, result: RunResult) -> None:
         """Write how the run ended; the shared connection may be what it ended for."""
@@ -147,7 +157,7 @@ class RunRecord:
             self._write_end(result)
 
     def _write_end(self, result: RunResult) -> None:
-        with self._open() as connection, connection.begin():
+        with self._open() as connection, guarded(connection, _LEDGER_PACE, any_plan=True):
             end_run(connection, self._identity.id, result.as_dict(), result.total)
 
     def settle_abandoned(self, target: Connection) -> None:
@@ -156,18 +166,13 @@ class RunRecord:
         Call it under the target's lease: whoever still has an open row is gone.
         """
         with self._open() as connection:
-            with connection.begin():
+            with guarded(connection, _LEDGER_PACE, any_plan=True):
                 dead = abandoned_runs(connection, self._identity.target, self._identity.id)
             for run_id in dead:
-                with target.begin():
+                with guarded(target, _LEDGER_PACE, any_plan=True):
                     summary = summary_of(target, run_id)
-                with connection.begin():
+                with guarded(connection, _LEDGER_PACE, any_plan=True):
                     close_abandoned(connection, run_id, summary.rows, summary.windows)
-
-    def write_whole(self, result: RunResult) -> None:
-        """Write a run that began and ended at once: locked, or paused from the start."""
-        self.start(result.cutoffs)
-        self.end(result)
 
 
 @dataclass(frozen=True)

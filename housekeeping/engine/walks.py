@@ -1,5 +1,6 @@
 """The windows of a walk: disjoint, in order, and each can be divided down to a single row."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -7,7 +8,7 @@ from sqlalchemy import Connection
 from housekeeping.engine.planning import HeapPlan, KeyPlan
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.predicate import Predicate
-from housekeeping.stores.postgres.probes import probing
+from housekeeping.stores.postgres.probes import blocks_now, probing
 from housekeeping.stores.postgres.ranges import HeapRange, KeyRange, Range, Tid
 
 # Up to here rows with one key go in one window: about 50 ms. More came by a bulk load.
@@ -41,9 +42,11 @@ class Walk(Protocol):
 
 
 class HeapWalk:
-    """From the first block to the last one the table had when the run began."""
+    """From the first block to the last one; its end is looked up once more when it is reached."""
 
-    def __init__(self, plan: HeapPlan) -> None:
+    def __init__(self, plan: HeapPlan, filenode: int, blocks_now: Callable[[], int]) -> None:
+        self._filenode = filenode
+        self._blocks_now: Callable[[], int] | None = blocks_now
         self.name = plan.name
         self.predicate = plan.predicate
         self.rows_per_unit = max(plan.rows, 1) / max(plan.blocks, 1)
@@ -51,6 +54,9 @@ class HeapWalk:
         self._at = 0
 
     def next(self, size: int) -> Range | None:
+        if self._at >= self._blocks and self._blocks_now is not None:
+            # Once: rows that were updated meanwhile may have moved behind the former end.
+            self._blocks, self._blocks_now = max(self._blocks, self._blocks_now()), None
         if self._at >= self._blocks:
             return None
         first, self._at = self._at, min(self._blocks, self._at + size)
@@ -65,10 +71,12 @@ class HeapWalk:
         return max(1, window.upper.block - window.lower.block)
 
     def position(self) -> str | None:
-        return str(self._at)
+        return f"{self._filenode}:{self._at}"
 
     def skip_to(self, position: str) -> None:
-        self._at = int(position)
+        filenode, _, block = position.partition(":")
+        if filenode == str(self._filenode):  # else it was rewritten between the attempts
+            self._at = int(block)
 
     def fraction(self) -> float | None:
         return self._at / max(1, self._blocks)
@@ -154,5 +162,5 @@ class KeyWalk:
 def walk_of(plan: HeapPlan | KeyPlan, facts: TableFacts, connection: Connection) -> Walk:
     """Return the walk a plan asks for."""
     if isinstance(plan, HeapPlan):
-        return HeapWalk(plan)
+        return HeapWalk(plan, facts.filenode, lambda: blocks_now(connection, facts))
     return KeyWalk(plan, facts, connection)

@@ -1,5 +1,6 @@
 """How a purge ends: totals summed over committed windows, sizes remembered, the result."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +12,20 @@ from housekeeping.engine.pacing import Clock
 from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
+from housekeeping.policies.errors import StoreUnreachable
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.preflight import Target
-from housekeeping.stores.postgres.window_ledger import Summary, WindowLedger, prune_windows
+from housekeeping.stores.postgres.window_ledger import (
+    Summary,
+    WindowLedger,
+    prune_windows,
+    summary_of,
+)
+
+_log = logging.getLogger("housekeeping.purge")
 
 
 @dataclass
@@ -46,8 +55,13 @@ class Closing:
         try:
             return self._summed_up(connection, reason, error)
         except SQLAlchemyError:
+            _log.warning("%s: the run's connection is gone; asking on a new one", self.policy.name)
+        try:
             with connected(self.policy.database_url, "hk:ledger") as another:
                 return self._summed_up(another, reason, error)
+        except (SQLAlchemyError, StoreUnreachable) as gone:
+            told = f"{error or 'the run ended'}; its windows could not be summed up: {gone}"
+            return self.result(StopReason.ERROR, error=told)
 
     def result(
         self,
@@ -86,15 +100,21 @@ class Closing:
     def _summed_up(
         self, connection: Connection, reason: StopReason, error: str | None
     ) -> RunResult:
-        ledger, tally = self.progress.ledger, self.progress.tally
-        if ledger is None or tally is None:
-            return self.result(reason, error=error)
         with guarded(connection, self.policy.pace, any_plan=True):
-            summary = ledger.summary(connection)
-            ledger.remember_sizes(connection, tally.sizes)
-            prune_windows(connection)
-        oldest = None if reason is StopReason.EXHAUSTED else self._oldest(connection)
+            summary = summary_of(connection, self.request.run_id)
+            if self.progress.ledger is not None and self.progress.tally is not None:
+                self.progress.ledger.remember_sizes(connection, self.progress.tally.sizes)
+        self._prune(connection)
+        done = reason is StopReason.EXHAUSTED and not summary.left_behind
+        oldest = None if done else self._oldest(connection)
         return self.result(reason, summary, error, oldest)
+
+    def _prune(self, connection: Connection) -> None:
+        try:
+            with guarded(connection, self.policy.pace, any_plan=True):
+                prune_windows(connection)
+        except SQLAlchemyError as error:
+            _log.warning("windows older than 90 days could not be forgotten yet: %s", error)
 
     def _oldest(self, connection: Connection) -> float | None:
         """Return the age of the oldest row still to go, where an index tells it at once."""

@@ -23,6 +23,8 @@ from housekeeping.policies.errors import (
     PolicyRefused,
     RunInterrupted,
     StoreUnreachable,
+    TableBlocked,
+    TableRewritten,
 )
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -36,6 +38,7 @@ from housekeeping.stores.postgres.run_ledger import RunIdentity
 from housekeeping.stores.postgres.windows import WindowStore
 
 _log = logging.getLogger("housekeeping.purge")
+_PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
 
 def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunResult:
@@ -47,7 +50,13 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
     """
     application = f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
     with connected(policy.database_url, application) as connection:
-        return _Purge(policy, request, around, connection).run()
+        try:
+            return _Purge(policy, request, around, connection).run()
+        except DBAPIError as error:
+            # Before anything began: a lock on the table or the ledger, a connection that went away.
+            if condition_of(error) in _PASSING:
+                raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
+            raise
 
 
 class _Purge:
@@ -83,6 +92,8 @@ class _Purge:
         where = f"{place(self._policy.database_url)}/{target.facts.label}"
         record = self._record(where)
         policy = self._policy
+        if (earlier := record.ended()) is not None:
+            return earlier
         try:
             with leased(
                 where, policy.operation, policy.name, policy.pace, self._request, self._around
@@ -91,11 +102,22 @@ class _Purge:
                 objection = Objection(policy.task, str(self._request.run_id), lease, control)
                 return self._attempt(target, now, progress, record, objection)
         except LeaseHeld as held:
-            result = self._closing(target, progress).result(StopReason.LOCKED)
-            if not held.by_our_twin:
-                record.write_whole(result)
-            self._report.stopped(result)
-            return result
+            return self._locked(held, record, target, progress)
+
+    def _locked(
+        self, held: LeaseHeld, record: RunRecord, target: Target, progress: PurgeProgress
+    ) -> RunResult:
+        if held.by_our_twin and self._request.will_retry:
+            reason = "another worker has this very run in hand"
+            raise RunInterrupted(run_id=self._request.run_id, reason=reason)
+        if not held.by_our_twin:
+            record.start(progress.cutoffs)
+        closing = self._closing(target, progress)
+        result = closing.finish(self._connection, StopReason.LOCKED, None)
+        if not held.by_our_twin:
+            record.end(result)
+        self._report.stopped(result)
+        return result
 
     def _closing(self, target: Target, progress: PurgeProgress) -> Closing:
         return Closing(
@@ -233,7 +255,10 @@ class _Purge:
         self._report.started(target.facts.label, plan, resumed=False)
         store = WindowStore(self._connection, target, None)
         walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-        loop = self._loop(CountingWindows(store), progress, lambda: None)
+        flags, run_id = self._around.control, str(self._request.run_id)
+        loop = self._loop(
+            CountingWindows(store), progress, lambda: flags.objection(self._policy.task, run_id)
+        )
         reason, error = self._guard(lambda: loop.run(walks))
         found, closing = progress.tally, self._closing(target, progress)
         shown = {
@@ -251,7 +276,7 @@ class _Purge:
 
 def _interruption(error: Exception) -> str | None:
     """Say what interrupted a run that could go on from its last window; None for other errors."""
-    if isinstance(error, LeaseLost | StoreUnreachable):
+    if isinstance(error, LeaseLost | StoreUnreachable | TableRewritten | TableBlocked):
         return error.message
     if isinstance(error, ConnectionLost):
         return f"the database connection was lost: {error}"

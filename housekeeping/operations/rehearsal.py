@@ -30,6 +30,9 @@ class CountingWindows:
     ) -> WindowOutcome:
         return self._store.count(range_, predicate, limit)
 
+    def blocked(self) -> bool:
+        return self._store.blocked()
+
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         """Nothing is recorded in a dry run."""
 

@@ -135,6 +135,20 @@ class LeaseTaken(LeaseLost):
     """
 
 
+class TableRewritten(HousekeepingError):
+    """{table} was rewritten while a run walked it (VACUUM FULL, CLUSTER, a change of type).
+
+    Its rows lie elsewhere now; run it again, from the beginning of the table.
+    """
+
+
+class TableBlocked(HousekeepingError):
+    """{table} has been locked by another session for {seconds} s (CREATE INDEX, ALTER TABLE).
+
+    Run it again when that has ended; committed windows stand.
+    """
+
+
 class RunInterrupted(HousekeepingError):
     """The run {run_id} was interrupted: {reason}
 

@@ -102,14 +102,21 @@ Subscriber = Callable[[Event], None]
 class EventStream:
     """Hands every event to every subscriber, in the order they subscribed."""
 
-    def __init__(self, subscribers: Iterable[Subscriber] = ()) -> None:
+    def __init__(
+        self,
+        subscribers: Iterable[Subscriber] = (),
+        passing: tuple[type[BaseException], ...] = (),
+    ) -> None:
         self._subscribers = list(subscribers)
+        self._passing = passing
 
     def publish(self, event: Event) -> None:
         """Tell all subscribers; one that raises is logged, the others still hear."""
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
+            except self._passing:  # a time limit fires wherever it finds us; it is not theirs
+                raise
             except Exception:  # noqa: BLE001 - whatever a subscriber does, the run goes on
                 _log.exception("a subscriber failed on %s", event.NAME)
 

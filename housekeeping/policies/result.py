@@ -82,7 +82,8 @@ class RunResult:
     @property
     def success(self) -> bool:
         done = self.stop_reason in (StopReason.EXHAUSTED, StopReason.DRY_RUN)
-        return done and not self.left_behind and self.error is None
+        counted_all = self.plan is None or self.plan.get("counted_all", True)
+        return done and bool(counted_all) and not self.left_behind and self.error is None
 
     @property
     def exit_code(self) -> int:

@@ -61,6 +61,10 @@ class TableFacts:
     rows_hidden: bool
     """row-level security applies to us"""
     delete_triggers: tuple[str, ...]
+    before_delete_triggers: tuple[str, ...]
+    """may keep a row by returning NULL"""
+    filenode: int
+    """changes when the table is rewritten: then its rows lie elsewhere"""
     delete_rules: tuple[str, ...]
     publications_refusing: tuple[str, ...]
     """publish deletes while the table has no replica identity"""
@@ -116,6 +120,10 @@ _DESCRIBE = Statement(
                ARRAY(SELECT t.tgname::text FROM pg_trigger t
                      WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
                        AND t.tgtype & 8 <> 0 AND t.tgtype & 1 <> 0),
+               ARRAY(SELECT t.tgname::text FROM pg_trigger t
+                     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                       AND t.tgtype & 8 <> 0 AND t.tgtype & 1 <> 0 AND t.tgtype & 2 <> 0),
+               coalesce(pg_relation_filenode(c.oid), 0)::bigint,
                ARRAY(SELECT r.rulename::text FROM pg_rewrite r
                      WHERE r.ev_class = c.oid AND r.ev_type = '4'),
                ARRAY(SELECT DISTINCT p.pubname::text FROM pg_publication p
@@ -208,8 +216,10 @@ def describe_table(connection: Connection, oid: int) -> TableFacts:
         privileges=frozenset(row[9]),
         rows_hidden=row[10],
         delete_triggers=tuple(row[11]),
-        delete_rules=tuple(row[12]),
-        publications_refusing=tuple(row[13]),
+        before_delete_triggers=tuple(row[12]),
+        filenode=int(row[13]),
+        delete_rules=tuple(row[14]),
+        publications_refusing=tuple(row[15]),
         foreign_keys=foreign_keys(connection, oid),
     )
 

@@ -47,9 +47,12 @@ def connect(url: str, application_name: str) -> Connection:
         engine = create_engine(
             make_url(url).set(drivername="postgresql+psycopg2"),
             poolclass=NullPool,
+            # Whatever the role's default: the fence and the second look need each statement's own view.
+            isolation_level="READ COMMITTED",
             connect_args={
                 "application_name": application_name.encode()[:_NAME_BYTES].decode(errors="ignore"),
                 "connect_timeout": 10,
+                "tcp_user_timeout": 30_000,
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,

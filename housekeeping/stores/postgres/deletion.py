@@ -97,7 +97,7 @@ class Deletion:
             "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row"
             " FROM {doomed} JOIN {child} AS hk_child ON {on} LIMIT %(children)s) AS hk_drained"
             " WHERE hk_child.ctid = hk_drained.hk_row AND hk_child.tableoid = hk_drained.hk_table"
-        ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
+        ).format(doomed=self._doomed_keys(child, again=True), child=_table(child), on=_on(child))
         return Statement("purge.drain_children", body)
 
     def delete_pinned(self) -> Statement:
@@ -197,14 +197,20 @@ class Deletion:
         ]
         return sql.SQL(" AND ").join(conditions)
 
-    def _doomed_keys(self, child: Child) -> sql.Composable:
+    def _doomed_keys(self, child: Child, *, again: bool = False) -> sql.Composable:
+        """Return the pinned rows' keys; `again` looks once more whether they still expire."""
+        pinned = self._pinned()
+        if again:
+            pinned = sql.SQL("{} AND {}").format(
+                self._pinned_with_keepers(), self._predicate.condition
+            )
         return sql.SQL(
             "(SELECT {columns} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
         ).format(
             columns=_names(child.foreign_key.parent_columns),
             table=self._facts.identifier,
             window=self._window,
-            pinned=self._pinned(),
+            pinned=pinned,
         )
 
 

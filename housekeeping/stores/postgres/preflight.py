@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from housekeeping.policies.errors import PolicyRefused
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy
 from housekeeping.stores.postgres.catalog import (
     ForeignKey,
@@ -66,10 +67,16 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
     children = children_of(policy, facts, declared)
     for child in children:
         # We delete them by name, and bound how many; a cascade alone would need no privilege.
-        refuse_hidden(
-            policy, describe_table(connection, child.foreign_key.child_oid), ("SELECT", "DELETE")
-        )
+        needed = ("SELECT", "UPDATE", "DELETE") if child.keeps else ("SELECT", "DELETE")
+        refuse_hidden(policy, describe_table(connection, child.foreign_key.child_oid), needed)
         refuse_unindexed(connection, policy, child.foreign_key.child_oid, 1)
+    if facts.before_delete_triggers and children:
+        # The children would be gone before the trigger has kept their row.
+        raise PolicyRefused(
+            f"{policy.name}: trigger {facts.before_delete_triggers[0]} may keep rows of {facts.label}, "
+            f"while their rows in {children[0].foreign_key.child} would already be deleted. Disable "
+            "the trigger, or say in `where` what it keeps and drop it"
+        )
     return Target(
         policy=policy,
         facts=facts,

@@ -19,6 +19,18 @@ from housekeeping.stores.postgres.statement import Statement, execute, identifie
 _PATIENCE = Pace(lock_timeout=timedelta(seconds=1))
 
 
+_BLOCKS = Statement(
+    "probe.blocks",
+    sql.SQL("SELECT pg_relation_size(%(oid)s) / current_setting('block_size')::int"),
+)
+
+
+def blocks_now(connection: Connection, facts: TableFacts) -> int:
+    """Return how many blocks a table has by now."""
+    with probing(connection):
+        return int(execute(connection, _BLOCKS, oid=facts.oid).scalar_one())
+
+
 @contextmanager
 def probing(connection: Connection) -> Iterator[None]:
     """Open a reading transaction for probes, in which no plan but an index's may be chosen."""

@@ -36,6 +36,9 @@ _END = Statement(
         """
     ),
 )
+_RESULT = Statement(
+    "ledger.result", sql.SQL("SELECT result FROM housekeeping.run WHERE id = %(id)s::uuid")
+)
 _ABANDONED = Statement(
     "ledger.abandoned_runs",
     sql.SQL(
@@ -127,6 +130,12 @@ def end_run(connection: Connection, run_id: UUID, result: Mapping[str, Any], tot
         error=result.get("error"),
         result=json.dumps(result),
     )
+
+
+def result_of(connection: Connection, run_id: UUID) -> Mapping[str, Any] | None:
+    """Return the result a run ended with, or None."""
+    found: Mapping[str, Any] | None = execute(connection, _RESULT, id=str(run_id)).scalar()
+    return found
 
 
 def abandoned_runs(connection: Connection, target: str, but: UUID) -> list[UUID]:

@@ -95,7 +95,8 @@ _PRUNE = Statement(
         """
         DELETE FROM housekeeping.run_window WHERE ctid = ANY(ARRAY(
             SELECT ctid FROM housekeeping.run_window
-            WHERE committed_at < clock_timestamp() - %(keep)s LIMIT %(rows)s))
+            WHERE committed_at < clock_timestamp() - %(keep)s LIMIT %(rows)s
+            FOR UPDATE SKIP LOCKED))
         """
     ),
 )

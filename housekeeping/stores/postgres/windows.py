@@ -5,19 +5,27 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from psycopg2 import sql
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from housekeeping.policies.errors import TableRewritten
 from housekeeping.policies.purge import PurgePolicy
+from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded, set_guards
 from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.relatives import Child
-from housekeeping.stores.postgres.statement import execute
+from housekeeping.stores.postgres.statement import Statement, execute, identifier
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 
 CHILD_ROWS = 20_000  # of one child table in one transaction; about 100 ms of indexed deletes
+
+
+_CHECK_CONSTRAINTS = Statement("window.constraints", sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
+_FILENODE = Statement("window.filenode", sql.SQL("SELECT pg_relation_filenode(%(oid)s)::bigint"))
 
 
 class Held(Enum):
@@ -111,11 +119,12 @@ class WindowStore:
                 done_to=None if unfinished else done_to,
                 left_behind=left,
             )
+            self._conclude()
+            deleted = time.perf_counter()
+            transaction.commit()
         except BaseException:
             transaction.rollback()
             raise
-        deleted = time.perf_counter()
-        transaction.commit()
         committed = time.perf_counter()
         return WindowOutcome(counts, rows, left, unfinished, deleted - begun, committed - deleted)
 
@@ -147,6 +156,36 @@ class WindowStore:
                 error=error,
             )
 
+    def _conclude(self) -> None:
+        """Find out what COMMIT would say while the window can still be divided.
+
+        Deferred constraints are checked now. The lock this transaction has keeps the table from
+        being rewritten; had it been since the plan was made, its rows would lie elsewhere.
+        """
+        facts = self._target.facts
+        execute(self._connection, _CHECK_CONSTRAINTS)
+        if execute(self._connection, _FILENODE, oid=facts.oid).scalar_one() != facts.filenode:
+            raise TableRewritten(table=facts.label)
+
+    def blocked(self) -> bool:
+        """Say whether somebody holds a lock on a whole table we write to: CREATE INDEX, ALTER."""
+        tables = [self._target.facts.identifier]
+        tables += [
+            identifier(child.foreign_key.child_schema, child.foreign_key.child)
+            for child in self._target.children
+        ]
+        body = sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(
+            sql.SQL(", ").join(tables)
+        )
+        try:
+            with guarded(self._connection, self._policy.pace):
+                execute(self._connection, Statement("purge.try_table", body))
+        except DBAPIError as error:
+            if condition_of(error) is Condition.CONTENDED:
+                return True
+            raise
+        return False
+
     def _delete_directly(
         self, deletion: Deletion, predicate: Predicate
     ) -> tuple[Counter[str], int, bool]:
@@ -169,21 +208,24 @@ class WindowStore:
         skip_locked = held is Held.PASS
         pin = deletion.pin(skip_locked=skip_locked)
         pinned = execute(self._connection, pin, **deletion.values, limit=limit).scalar_one()
-        if pinned and (drained := self._bound_children(deletion, drain=drain)):
-            return drained, 0, True
         counts: Counter[str] = Counter()
         if pinned:
             for child in self._target.children:
                 if child.keeps:
                     pin = deletion.pin_children(child, skip_locked=skip_locked)
                     execute(self._connection, pin, **deletion.values)
+            if drained := self._bound_children(deletion, drain=drain):
+                return drained, 0, True
             for label, count in execute(
                 self._connection, deletion.delete_pinned(), **deletion.values
             ):
                 counts[self._key(label, predicate)] += count
-        if limit is not None and pinned == limit:
+        gone = sum(counts[reason] for reason in predicate.reasons)
+        if gone == limit:
             return counts, 0, False
-        return counts, self._stayed(deletion, predicate, held), False
+        # Rows that were pinned and stayed: something keeps them now, or an update moved them away.
+        moved = pinned - gone if not self._target.keepers else 0
+        return counts, max(moved, self._stayed(deletion, predicate, held)), False
 
     def _stayed(self, deletion: Deletion, predicate: Predicate, held: Held) -> int:
         """Count expired rows that are still there: somebody holds them, or a trigger keeps them."""
@@ -201,6 +243,8 @@ class WindowStore:
                 continue
             if not drain:
                 raise TooManyChildren
+            if child.keeps:
+                continue  # its rows decide about the parent: they go together with it or not at all
             drained[child.key] += self._drain(deletion, child)
         return drained or None
 

@@ -7,7 +7,7 @@ housekeeping:stop:RUN_ID    "1", forgotten after a day
 from datetime import timedelta
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis-py names them so
 
 from housekeeping.policies.result import StopReason
 
@@ -51,7 +51,7 @@ class Control:
         pipeline.smismember(_PAUSED, [EVERY_TASK, task])
         try:
             stopped, (all_paused, task_paused) = pipeline.execute()
-        except RedisError:
+        except (ConnectionError, TimeoutError):
             return None
         if stopped:
             return StopReason.STOPPED

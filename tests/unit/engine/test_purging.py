@@ -1,7 +1,7 @@
 """The loop alone: windows that fail in every way, and what it makes of it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import psycopg2
@@ -92,6 +92,7 @@ class FakeWindows:
     gone: list[int] = field(default_factory=list)
     passed: list[tuple[int, int]] = field(default_factory=list)
     asked: list[tuple[int, int, Held, bool]] = field(default_factory=list)
+    locked_for: Iterator[bool] = field(default_factory=lambda: iter(()))
 
     def delete(
         self,
@@ -112,6 +113,9 @@ class FakeWindows:
         going = list(range(first, end))[:limit]
         self.gone += going
         return WindowOutcome(Counter(expired=len(going)), len(going), 0, False, self.seconds, 0.0)
+
+    def blocked(self) -> bool:
+        return next(self.locked_for, False)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         self.passed.append(held_by(range_))
