@@ -59,7 +59,15 @@ def serve() -> None:
         return
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    start_http_server(suite.metrics_port, addr=suite.metrics_address, registry=registry)
+    try:
+        start_http_server(suite.metrics_port, addr=suite.metrics_address, registry=registry)
+    except OSError as error:
+        _log.error(
+            "metrics_port %s can't be served: %s; the worker goes on without",
+            suite.metrics_port,
+            error,
+        )
+        return
     _log.info("metrics are served on %s:%s", suite.metrics_address, suite.metrics_port)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from celery import Task
 
 from housekeeping.operations.purge import purge as purge_table
+from housekeeping.policies.errors import ConfigurationRefused
 from tasks.application import app
 from tasks.configuration import MAX_RETRIES, RETRY_DELAY_SECONDS
 from tasks.running import perform
@@ -15,6 +16,7 @@ from tasks.running import perform
     name="tasks.tables.purge",
     max_retries=MAX_RETRIES,
     default_retry_delay=RETRY_DELAY_SECONDS,
+    throws=(ConfigurationRefused,),  # told in a line: no traceback helps against a setting
 )
 def purge(
     self: Task, policy: str | None = None, *, dry_run: bool = False, limit: int | None = None

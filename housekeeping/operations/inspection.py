@@ -50,5 +50,5 @@ def _ledger(connection: Connection, *, make: bool) -> str:
         ensure_ledger(connection)
         return "ledger ready"
     with guarded(connection, Pace(), reading=True, any_plan=True):
-        missing = ledger_missing(connection)
+        missing = ledger_missing(connection, to_be_made=True)
     return "the ledger will be made on first use" if missing else "ledger ready"

@@ -80,6 +80,7 @@ def _redis(url: str) -> Finding:
     from redis.exceptions import RedisError  # noqa: PLC0415 - not for --help
 
     from housekeeping.stores.redis.connection import connect, eviction_policy  # noqa: PLC0415
+    from housekeeping.stores.redis.control import Control  # noqa: PLC0415
 
     try:
         policy = eviction_policy(connect(url))
@@ -91,6 +92,9 @@ def _redis(url: str) -> Finding:
             "redis_url",
             f"maxmemory-policy is {policy}: leases and schedules can be evicted; set noeviction",
         )
+    if paused := sorted(Control(connect(url)).paused()):
+        told = "every task" if "*" in paused else ", ".join(paused)
+        return Finding("warning", "redis_url", f"answers; paused: {told} (housekeeping resume)")
     return Finding("ok", "redis_url", "answers")
 
 
@@ -102,6 +106,9 @@ def _policy(policy: Any, *, init: bool) -> list[Finding]:
         inspected = inspect(policy, make_ledger=init)
     except (ConfigurationRefused, StoreUnreachable) as error:
         return [Finding("error", subject, error.message)]
+    except Exception as error:  # noqa: BLE001 - one policy's fault must not hide the others' findings
+        told = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        return [Finding("error", subject, told)]
     findings = [Finding("ok", subject, inspected.told)]
     return findings + [Finding("warning", subject, warning) for warning in inspected.warnings]
 

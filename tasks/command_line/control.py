@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from housekeeping.stores.redis.control import Control
 
 _UUID_LENGTH = 36
+_SHORTEST_PREFIX = 4  # an empty one, from a variable nobody set, would mean somebody else's run
 
 
 @click.command()
@@ -19,7 +20,8 @@ def pause(task: str | None) -> None:
     """Pause TASK, or every task: runs leave within one window, and none starts."""
     name = task_name(task) if task else None
     _control().pause(name)
-    click.echo(f"paused {name or 'every task'}; `housekeeping resume` lifts it")
+    lifts = f"housekeeping resume {task}" if task else "housekeeping resume"
+    click.echo(f"paused {name or 'every task'}; `{lifts}` lifts it")
 
 
 @click.command()
@@ -58,6 +60,8 @@ def _meant(run: str) -> list[UUID]:
     from housekeeping.operations.records import runs_called  # noqa: PLC0415 - not for --help
     from tasks.configuration import current_suite  # noqa: PLC0415
 
+    if len(run) < _SHORTEST_PREFIX:
+        raise click.UsageError(f"{run!r} is too short: give at least {_SHORTEST_PREFIX} characters")
     found = runs_called(current_suite().ledger_urls(), run)
     going = [one.id for one in found if not one.ended]
     whole_id = len(run) == _UUID_LENGTH

@@ -6,8 +6,14 @@ from typing import Any
 
 import click
 from celery import Celery
+from redis.exceptions import RedisError
 
-from housekeeping.policies.errors import EXIT_FAILED, EXIT_USAGE, HousekeepingError
+from housekeeping.policies.errors import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    HousekeepingError,
+    StoreUnreachable,
+)
 
 
 class RefusingGroup(click.Group):
@@ -38,6 +44,9 @@ class RefusingGroup(click.Group):
             raise _as_usage(error) from None
         except HousekeepingError as error:
             ctx.exit(shown(error))
+        except RedisError as error:
+            unreachable = StoreUnreachable(store="Redis", reason=str(error), setting="redis_url")
+            ctx.exit(shown(unreachable))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,6 +1,7 @@
 """`housekeeping run TASK`: one run, through the queue or in this process."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from celery.exceptions import OperationalError as BrokerUnreachable
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from housekeeping.policies.errors import HousekeepingError, StoreUnreachable
 from housekeeping.policies.events import Event
@@ -75,6 +77,8 @@ def _inline(
 
     log_warnings_plainly()
     install()  # Ctrl-C ends the statement, here and on the server
+    # Schedulers and service managers send TERM: end as on Ctrl-C, with a result and no lease left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     operation = name.removeprefix("tasks.")
     results: list[RunResult] = perform_inline(
         operation, OPERATIONS[operation], (show,), policy=policy, dry_run=dry_run, limit=limit
@@ -88,7 +92,7 @@ def _through_queue(
     app = loaded_app()
     try:
         answer = app.send_task(name, kwargs=arguments, retry=False)
-    except (BrokerUnreachable, OperationalError) as error:
+    except (BrokerUnreachable, OperationalError, RedisError, RuntimeError) as error:
         raise StoreUnreachable(
             store="the broker", reason=str(error), setting="broker_url"
         ) from error

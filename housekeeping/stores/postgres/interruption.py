@@ -8,6 +8,7 @@ interrupts in time, but leaves the statement running on the server, with its loc
 import os
 import select
 import socket
+import time
 from contextlib import suppress
 
 import psycopg2
@@ -22,6 +23,9 @@ __all__ = ["install"]
 _LONGEST_WAIT_MS = 500
 # How long the server may take to accept a connection before we give it up as unreachable.
 _REACHABLE_WITHIN_S = 2.0
+
+_CONNECTED_WITHIN_S = 10.0  # as connect_timeout in connection.py
+_ESTABLISHED = (extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED)
 
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
@@ -42,8 +46,15 @@ def install() -> None:
 
 def _wait(connection: extensions.connection) -> None:
     """Do what libpq would: wait until the server has answered."""
+    # Under a wait callback libpq does not keep its own connect_timeout: a server that accepts and
+    # says nothing would be waited for without end.
+    connecting = connection.status not in _ESTABLISHED
+    deadline = time.monotonic() + _CONNECTED_WITHIN_S
     try:
         while (state := connection.poll()) != extensions.POLL_OK:
+            if connecting and time.monotonic() > deadline:
+                told = f"timeout expired: no answer within {_CONNECTED_WITHIN_S:.0f} s"
+                raise psycopg2.OperationalError(told)
             answer = select.poll()
             answer.register(connection.fileno(), _EVENTS[state])
             answer.poll(_LONGEST_WAIT_MS)

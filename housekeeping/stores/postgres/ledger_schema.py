@@ -125,13 +125,16 @@ def ensure_ledger(connection: Connection) -> None:
         _migrate(connection)
 
 
-def ledger_missing(connection: Connection) -> bool:
+def ledger_missing(connection: Connection, *, to_be_made: bool = False) -> bool:
     """Say whether the ledger is still to be made; reads only.
 
-    Raises LedgerRefused when it is there but closed to us.
+    Raises LedgerRefused when it is there but closed to us; and, if it is `to_be_made`, when it is
+    missing and we may not make it.
     """
     state = _state(connection)
     if state.schema and not state.usable:
+        raise state.refusal()
+    if to_be_made and not state.made and not (state.may_fill if state.schema else state.may_create):
         raise state.refusal()
     return not state.made
 
