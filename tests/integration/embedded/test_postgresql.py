@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from embedded import postgresql
 from embedded.installations import PostgresInstallation, installations
 from embedded.ports import free_port
 from embedded.postgresql import PostgresServer, ServerDidNotStart
+from tests.conditions import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 EVERY_INSTALLATION = pytest.mark.parametrize(
@@ -181,12 +181,8 @@ def test_server_and_folder_go_when_our_process_is_killed() -> None:
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     pid, folder = ended.stdout.split()
 
-    deadline = time.monotonic() + 20
-    while (is_running(int(pid)) or Path(folder).exists()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-    assert not is_running(int(pid))
-    assert not Path(folder).exists()
+    wait_until(lambda: not is_running(int(pid)), within_seconds=20)
+    wait_until(lambda: not Path(folder).exists(), within_seconds=20)
 
 
 @AS_ROOT
