@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from housekeeping.policies.errors import ConfigurationRefused
-from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.policy import Policy
 from settings import milvaion as milvaion_section
 from settings import tables as tables_section
 from settings.addresses import (
@@ -80,7 +80,7 @@ class Suite(Section):
     def result_backend(self) -> StoreUrl:
         return self.given_result_backend or for_celery(self.redis_url)
 
-    def policies(self, operation: str, name: str | None = None) -> tuple[PurgePolicy, ...]:
+    def policies(self, operation: str, name: str | None = None) -> tuple[Policy, ...]:
         """Return the enabled policies of `operation`, or the one called `name`.
 
         Raises ConfigurationRefused when there is no such operation or policy, or the one named is
@@ -112,7 +112,7 @@ class Suite(Section):
             )
         return (policy,)
 
-    def all_policies(self) -> tuple[PurgePolicy, ...]:
+    def all_policies(self) -> tuple[Policy, ...]:
         """Return the enabled policies of all operations."""
         return tuple(policy for settings, policy in self._all() if settings.enabled)
 
@@ -136,7 +136,7 @@ class Suite(Section):
                 {
                     "operation": policy.operation,
                     "name": policy.name,
-                    "table": str(policy.table),
+                    "table": policy.works_on,
                     "enabled": settings.enabled,
                 }
                 for settings, policy in self._all()
@@ -144,7 +144,7 @@ class Suite(Section):
             "unused_sections": list(self.unused_sections()),
         }
 
-    def _all(self) -> Iterator[tuple[PolicySettings, PurgePolicy]]:
+    def _all(self) -> Iterator[tuple[PolicySettings, Policy]]:
         if self.milvaion:
             url = self._database(self.milvaion.database_url)
             yield from self.milvaion.policies(url, self.lease_ttl)

@@ -1,26 +1,15 @@
 """Milvaion's job occurrences."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from celery import Task
 
-from housekeeping.operations.purge import purge
-from housekeeping.policies.errors import ConfigurationRefused
-from tasks.application import app
-from tasks.configuration import MAX_RETRIES, RETRY_DELAY_SECONDS
-from tasks.running import perform
+from tasks.operation_task import operation_task
+from tasks.running import Asked, perform
 
 
-@app.task(
-    bind=True,
-    name="tasks.occurrences.retention",
-    max_retries=MAX_RETRIES,
-    default_retry_delay=RETRY_DELAY_SECONDS,
-    throws=(ConfigurationRefused,),  # told in a line: no traceback helps against a setting
-)
-def retention(
-    self: Task, policy: str | None = None, *, dry_run: bool = False, limit: int | None = None
-) -> dict[str, Any]:
+@operation_task(name="tasks.occurrences.retention")
+def retention(self: Task, policy: str | None = None, **asked: Unpack[Asked]) -> dict[str, Any]:
     """Delete finished job occurrences, and their log rows, that are past their retention.
 
     Why:     upstream's nightly job reads every older row again in each batch, and destroys
@@ -32,6 +21,4 @@ def retention(
     Danger:  rows are gone for good.
     Result:  total_deleted counts occurrences; details tells them by status, and logs.
     """
-    return perform(
-        self, "occurrences.retention", purge, policy=policy, dry_run=dry_run, limit=limit
-    )
+    return perform(self, "occurrences.retention", policy, **asked)

@@ -1,10 +1,28 @@
-"""Which engine operation each task runs."""
+"""Which engine operation each task runs, and what `check` asks of its policies."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from housekeeping.engine.run import Request, Surroundings
+from housekeeping.operations.inspection import Inspected, inspect_purge
 from housekeeping.operations.purge import purge
-from tasks.running import Operation
+from housekeeping.policies.result import RunResult
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of the engine. Each takes the kind of policy its settings make."""
+
+    run: Callable[[Any, Request, Surroundings], RunResult]
+    inspect: Callable[[Any], Inspected]
+    """everything a run would look at, and not a row changed; raises what the run would raise"""
+
+
+_PURGE = Operation(purge, inspect_purge)
 
 OPERATIONS: dict[str, Operation] = {
-    "occurrences.retention": purge,
-    "dead_letters.cleanup": purge,
-    "tables.purge": purge,
+    "occurrences.retention": _PURGE,
+    "dead_letters.cleanup": _PURGE,
+    "tables.purge": _PURGE,
 }

@@ -3,7 +3,7 @@
 import getpass
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4, uuid5
 
 from celery import Task
@@ -18,28 +18,34 @@ from housekeeping.policies.errors import (
     StoreUnreachable,
 )
 from housekeeping.policies.events import EventStream, Subscriber, log_event
-from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.policy import Policy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.redis.connection import connect
 from tasks.configuration import RETRY_DELAY_SECONDS, current_suite
 from tasks.metrics import count_event
+from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
 from tasks.results import RunFailed, combined
-
-Operation = Callable[[PurgePolicy, Request, Surroundings], RunResult]
 
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
 
 
+class Asked(TypedDict, total=False):
+    """What every operation's task takes beside the policy's name."""
+
+    dry_run: bool
+    """plan and count with the same code; change nothing"""
+    limit: int | None
+    """at most so many rows, per policy"""
+    confirmed: bool
+    """yes to what a safety limit would stop"""
+    exact: bool
+    """a dry run counts every row, however long that takes"""
+
+
 def perform(
-    task: Task,
-    operation: str,
-    run: Operation,
-    *,
-    policy: str | None,
-    dry_run: bool,
-    limit: int | None,
+    task: Task, operation: str, policy: str | None, **asked: Unpack[Asked]
 ) -> dict[str, Any]:
     """Run an operation for one policy, or for every enabled one, as a Celery task.
 
@@ -49,10 +55,9 @@ def perform(
     """
     with CeleryProgress(task) as progress:
         around = surroundings((log_event, count_event, progress))
+        run = OPERATIONS[operation].run
         results, errors = each_policy(
-            lambda chosen: run(
-                chosen, _request(task, chosen, dry_run=dry_run, limit=limit), around
-            ),
+            lambda chosen: run(chosen, _request(task, chosen, asked), around),
             current_suite().policies(operation, policy),
         )
     interrupted = [e for e in errors if isinstance(e, RunInterrupted | StoreUnreachable)]
@@ -68,7 +73,7 @@ def perform(
 
 
 def each_policy(
-    run: Callable[[PurgePolicy], RunResult], policies: Sequence[PurgePolicy]
+    run: Callable[[Policy], RunResult], policies: Sequence[Policy]
 ) -> tuple[list[RunResult], list[HousekeepingError]]:
     """Run every policy, also those after one that failed; return the results and the errors.
 
@@ -86,33 +91,28 @@ def each_policy(
     return results, errors
 
 
-def refused(policy: PurgePolicy, error: HousekeepingError) -> RunResult:
+def refused(policy: Policy, error: HousekeepingError) -> RunResult:
     """Return the result of a policy that could not begin."""
     return RunResult(
         operation=policy.operation,
         policy=policy.name,
         run_id="",
         stop_reason=StopReason.ERROR,
-        details={rule.reason: 0 for rule in policy.rules},
+        total_key=policy.total_key,
+        details=dict.fromkeys(policy.detail_keys, 0),
         error=error.message,
     )
 
 
 def perform_inline(
-    operation: str,
-    run: Operation,
-    subscribers: Iterable[Subscriber],
-    *,
-    policy: str | None,
-    dry_run: bool,
-    limit: int | None,
+    operation: str, subscribers: Iterable[Subscriber], policy: str | None, **asked: Unpack[Asked]
 ) -> list[RunResult]:
     """Run an operation in this process: no worker, and no broker beyond the lease's Redis."""
     around = surroundings((log_event, *subscribers))
     policies = current_suite().policies(operation, policy)
+    run = OPERATIONS[operation].run
     results, errors = each_policy(
-        lambda chosen: run(chosen, Request(run_by=run_by(), dry_run=dry_run, limit=limit), around),
-        policies,
+        lambda chosen: run(chosen, Request(run_by=run_by(), **asked), around), policies
     )
     if errors and len(policies) == 1:
         raise errors[0]
@@ -139,15 +139,14 @@ def run_by() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _request(task: Task, policy: PurgePolicy, *, dry_run: bool, limit: int | None) -> Request:
+def _request(task: Task, policy: Policy, asked: Asked) -> Request:
     task_id = task.request.id
     return Request(
         run_by=run_by(),
         run_id=uuid5(_RUNS, f"{task_id}:{policy.operation}:{policy.name}") if task_id else uuid4(),
         task_id=task_id,
-        dry_run=dry_run,
-        limit=limit,
         will_retry=_may_retry(task),
+        **asked,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
 
+from housekeeping.engine.outcomes import ConnectionLost
 from housekeeping.engine.pacing import Budget, Clock, Rest
 from housekeeping.engine.sizing import WindowSize
 from housekeeping.engine.walks import Walk
@@ -57,10 +58,6 @@ class Report(Protocol):
     def shrunk(self, window: Range, cause: str) -> None: ...
 
     def passed(self, window: Range, cause: str, rows: int) -> None: ...
-
-
-class ConnectionLost(Exception):
-    """The database went away between two statements; the run can be taken up again."""
 
 
 @dataclass

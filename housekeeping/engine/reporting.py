@@ -6,13 +6,11 @@ from housekeeping.engine.run import Request
 from housekeeping.policies.events import (
     EventStream,
     RunStarted,
-    RunStopped,
     WindowCommitted,
     WindowPassed,
     WindowShrunk,
 )
 from housekeeping.policies.purge import PurgePolicy
-from housekeeping.policies.result import RunResult
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.windows import WindowOutcome
 
@@ -69,21 +67,6 @@ class RunReport:
     def passed(self, window: Range, cause: str, rows: int) -> None:
         self._events.publish(
             WindowPassed(**self._who, window=bounds_text(window), cause=cause, rows=rows)
-        )
-
-    def stopped(self, result: RunResult) -> None:
-        self._events.publish(
-            RunStopped(
-                **self._who,
-                stop_reason=result.stop_reason.value,
-                success=result.success,
-                rows=result.total,
-                batches=result.batches,
-                seconds=round(result.seconds, 4),
-                details=dict(result.details),
-                warnings=result.warnings,
-                error=result.error or "",
-            )
         )
 
 

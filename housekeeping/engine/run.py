@@ -48,6 +48,10 @@ class Request:
     """at most so many rows"""
     will_retry: bool = False
     """whoever asked asks again after RunInterrupted; the ledger row then stays open for that"""
+    confirmed: bool = False
+    """whoever asked has said yes to what a safety limit would stop"""
+    exact: bool = False
+    """a dry run counts every row, however long that takes"""
     walker: str | None = None
     """`heap` or `index` instead of the planner's choice; for measurements"""
 

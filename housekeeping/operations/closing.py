@@ -78,6 +78,7 @@ class Closing:
             policy=self.policy.name,
             run_id=str(self.request.run_id),
             stop_reason=reason,
+            total_key=self.policy.total_key,
             total=summary.rows if summary else 0,
             details=self.details(summary.counts if summary else {}),
             cutoffs=self.progress.cutoffs,
@@ -92,9 +93,7 @@ class Closing:
 
     def details(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return counts under every key a result of this policy has; the keys never vary."""
-        keys = [rule.reason for rule in self.policy.rules]
-        keys += [key for _, key in self.policy.child_names]
-        keys += [child.key for child in self.target.children]
+        keys = [*self.policy.detail_keys, *(child.key for child in self.target.children)]
         return {key: int(counts.get(key, 0)) for key in dict.fromkeys(keys)}
 
     def _summed_up(

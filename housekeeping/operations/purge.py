@@ -1,31 +1,24 @@
 """Delete the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
+from housekeeping.engine.conducting import Begun, Conduct, stopped_event
+from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.planning import Plan, Planner
-from housekeeping.engine.purging import ConnectionLost, PurgeLoop, Tally, Windows
+from housekeeping.engine.purging import PurgeLoop, Tally, Windows
 from housekeeping.engine.reporting import RunReport
-from housekeeping.engine.run import LeaseHeld, Objection, Request, RunRecord, Surroundings, leased
+from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.rehearsal import CountingWindows, first_statement
-from housekeeping.policies.errors import (
-    LeaseLost,
-    LeaseTaken,
-    PolicyRefused,
-    RunInterrupted,
-    StoreUnreachable,
-    TableBlocked,
-    TableRewritten,
-)
+from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
@@ -34,10 +27,8 @@ from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
-from housekeeping.stores.postgres.run_ledger import RunIdentity
 from housekeeping.stores.postgres.windows import WindowStore
 
-_log = logging.getLogger("housekeeping.purge")
 _PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
 
@@ -90,104 +81,51 @@ class _Purge:
 
     def _under_lease(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         where = f"{place(self._policy.database_url)}/{target.facts.label}"
-        record = self._record(where)
-        policy = self._policy
-        if (earlier := record.ended()) is not None:
-            return earlier
-        try:
-            with leased(
-                where, policy.operation, policy.name, policy.pace, self._request, self._around
-            ) as lease:
-                control = self._around.control
-                objection = Objection(policy.task, str(self._request.run_id), lease, control)
-                return self._attempt(target, now, progress, record, objection)
-        except LeaseHeld as held:
-            return self._locked(held, record, target, progress)
-
-    def _locked(
-        self, held: LeaseHeld, record: RunRecord, target: Target, progress: PurgeProgress
-    ) -> RunResult:
-        if held.by_our_twin and self._request.will_retry:
-            reason = "another worker has this very run in hand"
-            raise RunInterrupted(run_id=self._request.run_id, reason=reason)
-        if not held.by_our_twin:
-            record.start(progress.cutoffs)
+        conduct = Conduct(self._policy, self._request, self._around, where, self._connection)
         closing = self._closing(target, progress)
-        result = closing.finish(self._connection, StopReason.LOCKED, None)
-        if not held.by_our_twin:
-            record.end(result)
-        self._report.stopped(result)
-        return result
+        return conduct.run(
+            progress.cutoffs,
+            lambda begun: self._attempt(target, now, progress, begun),
+            lambda: closing.finish(self._connection, StopReason.LOCKED, None),
+        )
 
     def _closing(self, target: Target, progress: PurgeProgress) -> Closing:
         return Closing(
             self._policy, self._request, self._around.clock, self._begun, target, progress
         )
 
-    def _record(self, where: str) -> RunRecord:
-        identity = RunIdentity(
-            id=self._request.run_id,
-            operation=self._policy.operation,
-            policy=self._policy.name,
-            target=where,
-            task_id=self._request.task_id,
-            run_by=self._request.run_by,
-        )
-        own = self._policy.database_url
-        url = self._around.ledger_url or own
-        return RunRecord(identity, url, self._connection if url == own else None)
-
     def _attempt(
-        self,
-        target: Target,
-        now: datetime,
-        progress: PurgeProgress,
-        record: RunRecord,
-        objection: Objection,
+        self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
     ) -> RunResult:
-        started = record.start(progress.cutoffs)
-        if started.ended and started.result is not None:
-            return RunResult.from_dict(started.result)
-        if set(started.cutoffs) == set(progress.cutoffs):
-            progress.cutoffs = started.cutoffs
-        resumed = started.attempts > 1
-        reason, error = self._guard(
-            lambda: self._delete(target, now, progress, record, objection, resumed=resumed)
+        if set(begun.started.cutoffs) == set(progress.cutoffs):
+            progress.cutoffs = begun.started.cutoffs
+        reason, error = ended_by(
+            lambda: self._delete(target, now, progress, begun), self._policy, self._request
         )
-        result = self._closing(target, progress).finish(self._connection, reason, error)
-        try:
-            record.end(result)
-        except (StoreUnreachable, SQLAlchemyError) as unreachable:
-            missed = f"the ledger could not be reached to end the run: {unreachable}"
-            result = replace(result, warnings=(*result.warnings, missed))
-        self._report.stopped(result)
-        return result
+        return self._closing(target, progress).finish(self._connection, reason, error)
 
     def _delete(
         self,
         target: Target,
         now: datetime,
         progress: PurgeProgress,
-        record: RunRecord,
-        objection: Objection,
-        *,
-        resumed: bool,
+        begun: Begun,
     ) -> StopReason:
-        if (reason := objection()) is not None:
+        if (reason := begun.objection()) is not None:
             return reason
         run_id = self._request.run_id
         writer = become_writer(self._connection, target.facts, run_id, self._policy.pace)
         # Only now can no older run commit another window, so their sums are final.
-        record.settle_abandoned(self._connection)
+        begun.record.settle_abandoned(self._connection)
         progress.ledger = writer.ledger
         progress.tally = Tally(sizes=dict(writer.sizes))
         plan = self._plan(target, now, progress)
         walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-        if resumed:
+        if begun.resumed:
             walks = self._skip_done(walks, progress)
-        self._report.started(target.facts.label, plan, resumed=resumed)
+        self._report.started(target.facts.label, plan, resumed=begun.resumed)
         store = WindowStore(self._connection, target, writer.ledger)
-        return self._loop(store, progress, objection).run(walks)
+        return self._loop(store, progress, begun.objection).run(walks)
 
     def _plan(self, target: Target, now: datetime, progress: PurgeProgress) -> Plan:
         with self._looking():
@@ -228,26 +166,6 @@ class _Purge:
             windows, pace, budget, rest, clock, objection, self._report, progress.tally
         )
 
-    def _guard(self, work: Callable[[], StopReason]) -> tuple[StopReason, str | None]:
-        """Do the work; turn what went wrong into a stop reason, or into RunInterrupted."""
-        try:
-            return work(), None
-        except KeyboardInterrupt:
-            return StopReason.STOPPED, None
-        except PolicyRefused:
-            raise
-        except LeaseTaken as error:
-            return StopReason.LOCK_LOST, error.message
-        except Exception as error:
-            interruption = _interruption(error)
-            if interruption is None:
-                _log.exception("%s: the run failed", self._policy.name)
-                return StopReason.ERROR, _sentence(error)
-            if self._request.will_retry:
-                raise RunInterrupted(run_id=self._request.run_id, reason=interruption) from error
-            lost = isinstance(error, LeaseLost)
-            return StopReason.LOCK_LOST if lost else StopReason.ERROR, interruption
-
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         """Walk the same windows with the same predicate, and count instead of deleting."""
         progress.tally = Tally()
@@ -259,7 +177,7 @@ class _Purge:
         loop = self._loop(
             CountingWindows(store), progress, lambda: flags.objection(self._policy.task, run_id)
         )
-        reason, error = self._guard(lambda: loop.run(walks))
+        reason, error = ended_by(lambda: loop.run(walks), self._policy, self._request)
         found, closing = progress.tally, self._closing(target, progress)
         shown = {
             **plan.as_dict(),
@@ -270,22 +188,5 @@ class _Purge:
         }
         stop = StopReason.ERROR if reason is StopReason.ERROR else StopReason.DRY_RUN
         result = replace(closing.result(stop, error=error), plan=shown, dry_run=True)
-        self._report.stopped(result)
+        self._around.events.publish(stopped_event(result))
         return result
-
-
-def _interruption(error: Exception) -> str | None:
-    """Say what interrupted a run that could go on from its last window; None for other errors."""
-    if isinstance(error, LeaseLost | StoreUnreachable | TableRewritten | TableBlocked):
-        return error.message
-    if isinstance(error, ConnectionLost):
-        return f"the database connection was lost: {error}"
-    if isinstance(error, DBAPIError) and condition_of(error) is Condition.CONNECTION_LOST:
-        return f"the database connection was lost: {sentence(error)}"
-    return None
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, DBAPIError):
-        return sentence(error)
-    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -4,11 +4,11 @@ Nothing here knows SQL. `stores/postgres` turns it into statements after it has 
 in the catalog, so a wrong name is refused before anything is touched.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from housekeeping.policies.pace import Pace
+from housekeeping.policies.policy import Policy
 
 AgeUnit = Literal["s", "ms", "us"]
 
@@ -88,13 +88,9 @@ class KeptBy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PurgePolicy:
+class PurgePolicy(Policy):
     """Which rows of one table expire, and how gently they go."""
 
-    operation: str
-    """task name without its `tasks.` prefix, such as `occurrences.retention`"""
-    name: str
-    database_url: str = field(repr=False)
     table: TableName
     age: Age
     rules: tuple[ExpiryRule, ...]
@@ -103,8 +99,11 @@ class PurgePolicy:
     kept_by: tuple[KeptBy, ...] = ()
     child_names: tuple[tuple[str, str], ...] = ()
     """what rows of a referring table are called in details: (table, key)"""
-    pace: Pace = field(default_factory=Pace)
 
     @property
-    def task(self) -> str:
-        return f"tasks.{self.operation}"
+    def works_on(self) -> str:
+        return str(self.table)
+
+    @property
+    def detail_keys(self) -> tuple[str, ...]:
+        return (*(rule.reason for rule in self.rules), *(key for _, key in self.child_names))

@@ -78,6 +78,8 @@ class RunResult:
     dry_run: bool = False
     plan: Mapping[str, Any] | None = None
     error: str | None = None
+    tables: tuple[Mapping[str, Any], ...] = ()
+    """one entry a table, for operations that work on several: its name, what was done, figures"""
 
     @property
     def success(self) -> bool:
@@ -115,6 +117,7 @@ class RunResult:
             dry_run=shape["dry_run"],
             plan=shape.get("plan"),
             error=shape.get("error"),
+            tables=tuple(shape.get("tables", ())),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +140,8 @@ class RunResult:
         }
         if self.left_behind:
             shape["left_behind"] = self.left_behind
+        if self.tables:
+            shape["tables"] = [dict(table) for table in self.tables]
         if self.plan is not None:
             shape["plan"] = dict(self.plan)
         if self.error is not None:

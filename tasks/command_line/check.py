@@ -99,24 +99,27 @@ def _redis(url: str) -> Finding:
 
 
 def _policy(policy: Any, *, init: bool) -> list[Finding]:
-    from housekeeping.operations.inspection import inspect  # noqa: PLC0415 - not for --help
+    from housekeeping.operations.inspection import ledger_told  # noqa: PLC0415 - not for --help
+    from tasks.operations import OPERATIONS  # noqa: PLC0415
 
     subject = f"{policy.operation} {policy.name}"
     try:
-        inspected = inspect(policy, make_ledger=init)
+        ledger = ledger_told(policy.database_url, make=init)
+        inspected = OPERATIONS[policy.operation].inspect(policy)
     except (ConfigurationRefused, StoreUnreachable) as error:
         return [Finding("error", subject, error.message)]
     except Exception as error:  # noqa: BLE001 - one policy's fault must not hide the others' findings
         told = str(getattr(error, "orig", error)).strip().splitlines()[0]
         return [Finding("error", subject, told)]
-    findings = [Finding("ok", subject, inspected.told)]
+    findings = [Finding("ok", subject, f"{inspected.told}; {ledger}")]
     return findings + [Finding("warning", subject, warning) for warning in inspected.warnings]
 
 
 def _ledger(url: str, *, init: bool) -> list[Finding]:
-    from housekeeping.operations.inspection import inspect_ledger  # noqa: PLC0415 - not for --help
+    from housekeeping.operations.inspection import ledger_told  # noqa: PLC0415 - not for --help
+    from housekeeping.stores.postgres.connection import place  # noqa: PLC0415
 
     try:
-        return [Finding("ok", "database_url", inspect_ledger(url, make=init))]
+        return [Finding("ok", "database_url", f"{place(url)}: {ledger_told(url, make=init)}")]
     except HousekeepingError as error:
         return [Finding("error", "database_url", error.message)]

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery.exceptions import OperationalError as BrokerUnreachable
@@ -25,6 +25,9 @@ from tasks.command_line.group import loaded_app, task_name
 from tasks.progress import STATE, progress_of
 from tasks.results import RunFailed, combined, exit_code
 
+if TYPE_CHECKING:
+    from tasks.running import Asked
+
 _POLL_SECONDS = 0.2
 _ASK_FOR_WORKERS_AFTER_SECONDS = 5.0
 
@@ -38,6 +41,7 @@ _ASK_FOR_WORKERS_AFTER_SECONDS = 5.0
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Delete at most so many rows, per policy."
 )
+@click.option("--yes", is_flag=True, help="Go on where a safety limit would stop and ask.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -48,15 +52,16 @@ def run(
     inline: bool,
     as_json: bool,
     limit: int | None,
+    yes: bool,
 ) -> None:
     """Run TASK once, such as `occurrences.retention`, and show what it did."""
     name = task_name(task)
+    asked: Asked = {"dry_run": dry_run, "limit": limit, "confirmed": yes}
     with progress_lines(quiet=as_json) as lines:
         if inline:
-            result = _inline(name, policy, lines, dry_run=dry_run, limit=limit)
+            result = _inline(name, policy, lines, asked)
         else:
-            arguments = {"policy": policy, "dry_run": dry_run, "limit": limit}
-            result = _through_queue(name, arguments, lines)
+            result = _through_queue(name, {"policy": policy, **asked}, lines)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -65,10 +70,9 @@ def run(
 
 
 def _inline(
-    name: str, policy: str | None, lines: ProgressLines | None, *, dry_run: bool, limit: int | None
+    name: str, policy: str | None, lines: ProgressLines | None, asked: "Asked"
 ) -> dict[str, Any]:
     from housekeeping.stores.postgres.interruption import install  # noqa: PLC0415 - not for --help
-    from tasks.operations import OPERATIONS  # noqa: PLC0415
     from tasks.running import perform_inline  # noqa: PLC0415
 
     def show(event: Event) -> None:
@@ -80,9 +84,7 @@ def _inline(
     # Schedulers and service managers send TERM: end as on Ctrl-C, with a result and no lease left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     operation = name.removeprefix("tasks.")
-    results: list[RunResult] = perform_inline(
-        operation, OPERATIONS[operation], (show,), policy=policy, dry_run=dry_run, limit=limit
-    )
+    results: list[RunResult] = perform_inline(operation, (show,), policy, **asked)
     return combined(operation, results)
 
 

@@ -1,9 +1,4 @@
-"""The ledger's own tables, schema `housekeeping`: made on first use, or by a DBA beforehand.
-
-run         one row a run: who, what, when, why it stopped, totals
-run_window  one row a committed window, written in the transaction that deleted its rows
-target      one row a table: the fence number of the run that may write, remembered sizes
-"""
+"""The ledger's schema `housekeeping`: made on first use, or by a DBA beforehand."""
 
 from dataclasses import dataclass
 
@@ -11,42 +6,13 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.policies.errors import LedgerRefused
+from housekeeping.stores.postgres.ledger_migrations import MIGRATIONS, TABLES
 from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute
 
 SCHEMA = "housekeeping"
-_TABLES = ("run", "run_window", "target", "migration")
+_TABLES = (*TABLES, "migration")
 _LEDGER_LOCK = 0x686B_0000_0000  # 'hk': migrations of two first runs do not meet
-
-# Append only: a database holds the versions it has been given.
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """
-        CREATE TABLE housekeeping.run (
-            id uuid PRIMARY KEY, operation text NOT NULL, policy text NOT NULL, target text NOT NULL,
-            task_id text, run_by text NOT NULL, started_at timestamptz NOT NULL, ended_at timestamptz,
-            attempts int NOT NULL DEFAULT 1, cutoffs jsonb NOT NULL DEFAULT '{}', stop_reason text,
-            success boolean, total bigint, batches int, error text, result jsonb)
-        """,
-        "CREATE INDEX run_started_at ON housekeeping.run (started_at DESC)",
-        "CREATE INDEX run_open ON housekeeping.run (target) WHERE ended_at IS NULL",
-        """
-        CREATE TABLE housekeeping.run_window (
-            run_id uuid NOT NULL, number int NOT NULL, target text NOT NULL, walk text NOT NULL,
-            lower text, upper text, done_to text,
-            fence bigint NOT NULL, rows bigint NOT NULL, counts jsonb NOT NULL,
-            left_behind bigint NOT NULL DEFAULT 0, error text,
-            committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-            PRIMARY KEY (run_id, number))
-        """,
-        "CREATE INDEX run_window_committed_at ON housekeeping.run_window (committed_at)",
-        """
-        CREATE TABLE housekeeping.target (
-            relation text PRIMARY KEY, fence bigint NOT NULL, run_id uuid NOT NULL,
-            taken_at timestamptz NOT NULL DEFAULT clock_timestamp(), sizes jsonb NOT NULL DEFAULT '{}')
-        """,
-    ),
-)
 
 _STATE = Statement(
     "ledger.state",
@@ -78,6 +44,8 @@ _USABLE = Statement(
                         AND has_table_privilege(format('housekeeping.%%I', name), 'UPDATE')
                         AND has_table_privilege(format('housekeeping.%%I', name), 'DELETE')))), true)
         FROM unnest(%(tables)s) name
+        -- an older ledger has fewer tables until it is migrated
+        WHERE to_regclass(format('housekeeping.%%I', name)) IS NOT NULL
         """
     ),
 )
@@ -118,7 +86,7 @@ def ensure_ledger(connection: Connection) -> None:
             raise state.refusal()
         if state.made and not _may_write(connection):
             raise state.refusal()
-        if state.made and _version(connection) >= len(_MIGRATIONS):
+        if state.made and _version(connection) >= len(MIGRATIONS):
             return
         if not (state.may_fill if state.schema else state.may_create):
             raise state.refusal()
@@ -166,8 +134,8 @@ def _migrate(connection: Connection) -> None:
     applied = Statement(
         "ledger.applied", sql.SQL("INSERT INTO housekeeping.migration (version) VALUES (%(v)s)")
     )
-    for version in range(_version(connection), len(_MIGRATIONS)):
-        for text in _MIGRATIONS[version]:
+    for version in range(_version(connection), len(MIGRATIONS)):
+        for text in MIGRATIONS[version]:
             execute(connection, Statement("ledger.migrate", sql.SQL(text)))
         execute(connection, applied, v=version + 1)
 

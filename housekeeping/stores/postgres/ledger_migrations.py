@@ -1,0 +1,49 @@
+"""The ledger's tables, version by version. Append only: a database holds what it has been given.
+
+run            one row a run: who, what, when, why it stopped, totals
+run_window     one row a committed window, written in the transaction that deleted its rows
+target         one row a table: the fence number of the run that may write, remembered sizes
+archive_table  one row a dated table of ours, its rows counted in the transactions that moved them
+"""
+
+TABLES = ("run", "run_window", "target", "archive_table")
+
+# Append only: a database holds the versions it has been given.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE housekeeping.run (
+            id uuid PRIMARY KEY, operation text NOT NULL, policy text NOT NULL, target text NOT NULL,
+            task_id text, run_by text NOT NULL, started_at timestamptz NOT NULL, ended_at timestamptz,
+            attempts int NOT NULL DEFAULT 1, cutoffs jsonb NOT NULL DEFAULT '{}', stop_reason text,
+            success boolean, total bigint, batches int, error text, result jsonb)
+        """,
+        "CREATE INDEX run_started_at ON housekeeping.run (started_at DESC)",
+        "CREATE INDEX run_open ON housekeeping.run (target) WHERE ended_at IS NULL",
+        """
+        CREATE TABLE housekeeping.run_window (
+            run_id uuid NOT NULL, number int NOT NULL, target text NOT NULL, walk text NOT NULL,
+            lower text, upper text, done_to text,
+            fence bigint NOT NULL, rows bigint NOT NULL, counts jsonb NOT NULL,
+            left_behind bigint NOT NULL DEFAULT 0, error text,
+            committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            PRIMARY KEY (run_id, number))
+        """,
+        "CREATE INDEX run_window_committed_at ON housekeeping.run_window (committed_at)",
+        """
+        CREATE TABLE housekeeping.target (
+            relation text PRIMARY KEY, fence bigint NOT NULL, run_id uuid NOT NULL,
+            taken_at timestamptz NOT NULL DEFAULT clock_timestamp(), sizes jsonb NOT NULL DEFAULT '{}')
+        """,
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.archive_table (
+            relation text PRIMARY KEY, source text NOT NULL, part_of text, period text NOT NULL,
+            policy text NOT NULL, key_columns text[] NOT NULL, rows bigint NOT NULL DEFAULT 0,
+            made_by uuid NOT NULL, made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            last_row_at timestamptz, exported jsonb, exported_at timestamptz, dropped_at timestamptz)
+        """,
+        "CREATE INDEX archive_table_source ON housekeeping.archive_table (source)",
+    ),
+)
