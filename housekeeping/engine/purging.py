@@ -16,9 +16,10 @@ from housekeeping.policies.errors import LeaseLost, TableBlocked
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import Phases, StopReason
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
+from housekeeping.stores.postgres.emptying import Held, How, RowsRefused, TooManyChildren
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.ranges import Range
-from housekeeping.stores.postgres.windows import FenceBusy, Held, TooManyChildren, WindowOutcome
+from housekeeping.stores.postgres.windows import FenceBusy, WindowOutcome
 
 _log = logging.getLogger("housekeeping.purge")
 
@@ -38,10 +39,8 @@ class Windows(Protocol):
         walk: str,
         range_: Range,
         predicate: Predicate,
-        held: Held,
-        limit: int | None,
+        how: How,
         *,
-        drain: bool,
         done_to: str | None,
     ) -> WindowOutcome: ...
 
@@ -171,6 +170,8 @@ class PurgeLoop:
             outcome = self._delete(walk, part, done_to)
         except TooManyChildren:
             return None, self._smaller(walk, part, size, "its rows own too many child rows")
+        except RowsRefused as refused:
+            return None, self._isolate(walk, part, str(refused))
         except DBAPIError as error:
             return None, self._after(error, walk, part, size)
         return outcome, (part,) if outcome.unfinished else ()
@@ -184,9 +185,7 @@ class PurgeLoop:
                     walk.name,
                     part.range,
                     walk.predicate,
-                    part.held,
-                    self._budget.rows_left(self.tally.rows),
-                    drain=part.drain,
+                    How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
                     done_to=done_to,
                 )
             except FenceBusy:

@@ -17,6 +17,7 @@ from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.cutoffs import database_now
+from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.window_ledger import (
     Summary,
@@ -36,6 +37,8 @@ class PurgeProgress:
     plan: Plan | None = None
     ledger: WindowLedger | None = None
     tally: Tally | None = None
+    warnings: tuple[str, ...] = ()
+    """of work that came after the windows"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,13 @@ class Closing:
             phases=tally.phases if tally else Phases(),
             oldest_expired_age_seconds=oldest,
             left_behind=summary.left_behind if summary else 0,
-            warnings=(*self.target.warnings, *_left_warning(summary), *warned),
+            warnings=(
+                *self.target.warnings,
+                *_left_warning(summary),
+                *self.progress.warnings,
+                *warned,
+            ),
+            tables=_dated_tables(summary),
             error=error if failed else None,
         )
 
@@ -128,6 +137,16 @@ class Closing:
             if oldest is not None and (age := walk.age_type.seconds_before(oldest, now)):
                 ages.append(age)
         return max(ages, default=None)
+
+
+def _dated_tables(summary: Summary | None) -> tuple[dict[str, object], ...]:
+    """Return what each dated table got, from the windows that moved it there."""
+    counts = summary.counts if summary else {}
+    return tuple(
+        {"table": label.removeprefix(INTO_PREFIX), "done": "archived", "rows": counts[label]}
+        for label in sorted(counts)
+        if label.startswith(INTO_PREFIX)
+    )
 
 
 def _left_warning(summary: Summary | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Delete the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
+"""Delete or archive the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +21,8 @@ from housekeeping.operations.rehearsal import CountingWindows, first_statement
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
+from housekeeping.stores.postgres.archive_indexes import build_indexes
+from housekeeping.stores.postgres.archiving import Archive
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
@@ -33,7 +35,7 @@ _PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
 
 def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunResult:
-    """Delete what `policy` calls expired, or in a dry run count it.
+    """Delete what `policy` calls expired, move it where the policy archives, or in a dry run count it.
 
     Returns a result for every way a run can end. Raises PolicyRefused when the policy can't run on
     the database it points at, StoreUnreachable when the database or Redis does not answer at the
@@ -124,8 +126,17 @@ class _Purge:
         if begun.resumed:
             walks = self._skip_done(walks, progress)
         self._report.started(target.facts.label, plan, resumed=begun.resumed)
-        store = WindowStore(self._connection, target, writer.ledger)
-        return self._loop(store, progress, begun.objection).run(walks)
+        archive = self._archive(target, now)
+        store = WindowStore(self._connection, target, writer.ledger, archive)
+        reason = self._loop(store, progress, begun.objection).run(walks)
+        if archive is not None and reason is StopReason.EXHAUSTED:
+            progress.warnings += build_indexes(self._connection, self._policy, target)
+        return reason
+
+    def _archive(self, target: Target, now: datetime) -> Archive | None:
+        if target.layout is None:
+            return None
+        return Archive(target, target.layout, self._request.run_id, now)
 
     def _plan(self, target: Target, now: datetime, progress: PurgeProgress) -> Plan:
         with self._looking():
@@ -181,10 +192,12 @@ class _Purge:
         found, closing = progress.tally, self._closing(target, progress)
         shown = {
             **plan.as_dict(),
-            "would_delete": found.rows,
+            f"would_{'archive' if target.layout else 'delete'}": found.rows,
             "details": closing.details(found.counts),
             "counted_all": reason is StopReason.EXHAUSTED,
-            "statement": first_statement(self._connection, target, plan),
+            "statement": first_statement(
+                self._connection, target, plan, self._archive(target, now)
+            ),
         }
         stop = StopReason.ERROR if reason is StopReason.ERROR else StopReason.DRY_RUN
         result = replace(closing.result(stop, error=error), plan=shown, dry_run=True)

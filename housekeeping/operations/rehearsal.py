@@ -3,11 +3,13 @@
 from sqlalchemy import Connection
 
 from housekeeping.engine.planning import HeapPlan, Plan
+from housekeeping.stores.postgres.archiving import Archive
 from housekeeping.stores.postgres.deletion import Deletion
+from housekeeping.stores.postgres.emptying import How
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import HeapRange, KeyRange, Range
-from housekeeping.stores.postgres.windows import Held, WindowOutcome, WindowStore
+from housekeeping.stores.postgres.windows import WindowOutcome, WindowStore
 
 
 class CountingWindows:
@@ -22,13 +24,11 @@ class CountingWindows:
         walk: str,  # noqa: ARG002
         range_: Range,
         predicate: Predicate,
-        held: Held,  # noqa: ARG002
-        limit: int | None,
+        how: How,
         *,
-        drain: bool,  # noqa: ARG002
         done_to: str | None,  # noqa: ARG002
     ) -> WindowOutcome:
-        return self._store.count(range_, predicate, limit)
+        return self._store.count(range_, predicate, how.limit)
 
     def blocked(self) -> bool:
         return self._store.blocked()
@@ -37,8 +37,10 @@ class CountingWindows:
         """Nothing is recorded in a dry run."""
 
 
-def first_statement(connection: Connection, target: Target, plan: Plan) -> str:
-    """Return the DELETE a run would send for its windows, with `%(name)s` for bound values."""
+def first_statement(
+    connection: Connection, target: Target, plan: Plan, archive: Archive | None
+) -> str:
+    """Return the statement a run would send for its windows, with `%(name)s` for bound values."""
     if not plan.walks:
         return ""
     walk = plan.walks[0]
@@ -47,7 +49,10 @@ def first_statement(connection: Connection, target: Target, plan: Plan) -> str:
         window = HeapRange.blocks(0, 1)
     else:
         window = KeyRange(walk.probe.key, None, "", True, 1)
-    deletion = Deletion(target.facts, target.children, window, walk.predicate)
+    if archive is not None:
+        deletion: Deletion = archive.statements(window, walk.predicate, replaying=False)
+    else:
+        deletion = Deletion(target.facts, target.children, window, walk.predicate)
     pins = target.children or target.keepers
     statement = deletion.delete_pinned() if pins else deletion.direct()
     return " ".join(statement.text(connection).split())

@@ -1,4 +1,4 @@
-"""What a purge may delete, said in data: which table, what expires when, and what protects a row.
+"""What a purge may delete or move away, said in data: which table, what expires when, what keeps it.
 
 Nothing here knows SQL. `stores/postgres` turns it into statements after it has looked the names up
 in the catalog, so a wrong name is refused before anything is touched.
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.policy import Policy
 
 AgeUnit = Literal["s", "ms", "us"]
@@ -99,6 +100,12 @@ class PurgePolicy(Policy):
     kept_by: tuple[KeptBy, ...] = ()
     child_names: tuple[tuple[str, str], ...] = ()
     """what rows of a referring table are called in details: (table, key)"""
+    archive: ArchiveTo | None = None
+    """where rows move to; None: they are deleted"""
+
+    @property
+    def total_key(self) -> str:
+        return "total_archived" if self.archive else "total_deleted"
 
     @property
     def works_on(self) -> str:

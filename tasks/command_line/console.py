@@ -123,12 +123,17 @@ def result_row(run: Mapping[str, Any]) -> list[object]:
     plan = run.get("plan")
     details = plan["details"] if plan else run["details"]
     total = next(value for key, value in run.items() if key.startswith("total_"))
-    rows = f"would delete {plan['would_delete']:,}" if plan else f"{total:,}"
+    rows = _planned(plan) if plan else f"{total:,}"
     told = ", ".join(f"{reason} {count:,}" for reason, count in details.items() if count)
     stopped = run["stop_reason"] + ("" if run["success"] else " (not all done)")
     return [
         run["operation"], run["policy"], stopped, rows, told, run["batches"], f"{run['seconds']:.2f}",
     ]  # fmt: skip
+
+
+def _planned(plan: Mapping[str, Any]) -> str:
+    verb, rows = next((key, n) for key, n in plan.items() if key.startswith("would_"))
+    return f"{verb.replace('_', ' ')} {rows:,}"
 
 
 def _show_plan(plan: Mapping[str, Any]) -> None:

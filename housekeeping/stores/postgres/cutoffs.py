@@ -72,15 +72,20 @@ class AgeType:
         local = moment.astimezone(ZoneInfo(self.time_zone))
         return local.date() if self.name == "date" else local.replace(tzinfo=None)
 
-    def seconds_before(self, value: str, now: datetime) -> float | None:
-        """Return how long before `now` a value of this type, as text, lies; None if unreadable."""
+    def moment(self, value: str) -> datetime | None:
+        """Read a value of this type, given as text; None for what no calendar holds."""
         try:
             if self.name in _INTEGERS:
                 assert self.unit is not None
-                return now.timestamp() - int(value) / _PER_SECOND[self.unit]
+                return EPOCH + timedelta(seconds=int(value) / _PER_SECOND[self.unit])
             moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=ZoneInfo(self.time_zone))
+            return moment.astimezone(UTC)
         except (ValueError, OverflowError):
             return None  # -infinity, or before the year 1
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=ZoneInfo(self.time_zone))
-        return (now - moment).total_seconds()
+
+    def seconds_before(self, value: str, now: datetime) -> float | None:
+        """Return how long before `now` a value of this type, as text, lies; None if unreadable."""
+        moment = self.moment(value)
+        return None if moment is None else (now - moment).total_seconds()

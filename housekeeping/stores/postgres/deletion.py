@@ -38,13 +38,18 @@ class Deletion:
         self._window = range_.condition(facts)
         self.values: Mapping[str, Any] = {**predicate.values, **range_.values}
 
+    @property
+    def counts_by_reason(self) -> bool:
+        """Whether `direct` yields rows by reason; otherwise the driver's row count is all there is."""
+        return len(self._predicate.reasons) > 1
+
     def direct(self) -> Statement:
-        """Delete the window's expired rows; yields (rule number, rows)."""
-        if len(self._predicate.reasons) == 1:
+        """Delete the window's expired rows; yields (rule number, rows) where `counts_by_reason`."""
+        if not self.counts_by_reason:
             return Statement("purge.delete", self._delete())
         body = sql.SQL(
             "WITH hk_gone AS ({delete} RETURNING {reason} AS hk_reason)"
-            " SELECT hk_reason, count(*) FROM hk_gone GROUP BY hk_reason"
+            " SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason"
         ).format(delete=self._delete(), reason=self._predicate.reason)
         return Statement("purge.delete", body)
 
@@ -71,7 +76,7 @@ class Deletion:
         body = sql.SQL(
             "SELECT count(*) FROM (SELECT FROM {doomed} JOIN {child} AS hk_child ON {on}"
             " LIMIT %(children)s) AS hk_counted"
-        ).format(doomed=self._doomed_keys(child), child=_table(child), on=_on(child))
+        ).format(doomed=self._doomed_keys(child), child=child_table(child), on=on_keys(child))
         return Statement("purge.count_children", body)
 
     def pin_children(self, child: Child, *, skip_locked: bool) -> Statement:
@@ -83,13 +88,13 @@ class Deletion:
             " FOR UPDATE OF hk_child{skip}) AS hk_pinned"
         ).format(
             doomed=self._doomed_keys(child),
-            child=_table(child),
-            on=_on(child),
+            child=child_table(child),
+            on=on_keys(child),
             skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
         )
         return Statement("purge.pin_children", body)
 
-    def drain_children(self, child: Child) -> Statement:
+    def drain(self, child: Child) -> Statement:
         """Delete up to %(children)s of the pinned rows' rows in one child table."""
         # A partitioned table has one row (0,1) in each partition: the table's oid tells them apart.
         body = sql.SQL(
@@ -97,19 +102,22 @@ class Deletion:
             "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row"
             " FROM {doomed} JOIN {child} AS hk_child ON {on} LIMIT %(children)s) AS hk_drained"
             " WHERE hk_child.ctid = hk_drained.hk_row AND hk_child.tableoid = hk_drained.hk_table"
-        ).format(doomed=self._doomed_keys(child, again=True), child=_table(child), on=_on(child))
+        ).format(
+            doomed=self._doomed_keys(child, again=True), child=child_table(child), on=on_keys(child)
+        )
         return Statement("purge.drain_children", body)
 
     def delete_pinned(self) -> Statement:
         """Delete the pinned rows that still expire, their children first; yields (label, rows)."""
         columns = {c: None for child in self._children for c in child.foreign_key.parent_columns}
-        parts = [
+        parts: list[sql.Composable] = [
             sql.SQL(
-                "hk_doomed AS MATERIALIZED (SELECT {row} AS hk_row, {reason} AS hk_reason{columns}"
+                "hk_doomed AS MATERIALIZED (SELECT {row} AS hk_row, {reason} AS hk_reason{age}{columns}"
                 " FROM {table} WHERE {pinned} AND {matching})"
             ).format(
                 row=identifier(self._facts.name, "ctid"),
                 reason=self._predicate.reason,
+                age=self._age_column,
                 columns=sql.SQL("").join(
                     sql.SQL(", {}").format(identifier(column)) for column in columns
                 ),
@@ -126,8 +134,13 @@ class Deletion:
             parts.append(
                 sql.SQL(
                     "{name} AS (DELETE FROM {child} AS hk_child USING hk_doomed"
-                    " WHERE {on} RETURNING 1)"
-                ).format(name=name, child=_table(child), on=_on(child))
+                    " WHERE {on} RETURNING {returned})"
+                ).format(
+                    name=name,
+                    child=child_table(child),
+                    on=on_keys(child),
+                    returned=self._of_child(number),
+                )
             )
             counts.append(
                 sql.SQL("SELECT {label}, count(*) FROM {name}").format(
@@ -137,17 +150,39 @@ class Deletion:
         parts.append(
             sql.SQL(
                 "hk_gone AS (DELETE FROM {table} USING hk_doomed AS {doomed}"
-                " WHERE {row} = {doomed}.hk_row RETURNING {doomed}.hk_reason)"
+                " WHERE {row} = {doomed}.hk_row RETURNING {doomed}.hk_reason{rows})"
             ).format(
                 table=self._facts.identifier,
-                doomed=identifier(apart_from(self._facts.name, "hk_doomed")),
+                doomed=self._doomed_name,
                 row=identifier(self._facts.name, "ctid"),
+                rows=self._of_parent(),
             )
         )
+        self._take_further(parts, counts)
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
         )
         return Statement("purge.delete_pinned", body)
+
+    @property
+    def _doomed_name(self) -> sql.Composable:
+        return identifier(apart_from(self._facts.name, "hk_doomed"))
+
+    @property
+    def _age_column(self) -> sql.Composable:
+        """Return `, AGE AS hk_age` where rows are routed by it."""
+        return sql.SQL("")
+
+    def _of_child(self, number: int) -> sql.Composable:  # noqa: ARG002 - a move returns its columns
+        """Return what the delete of a child's rows returns."""
+        return sql.SQL("1")
+
+    def _of_parent(self) -> sql.Composable:
+        """Return what the delete of the rows themselves returns beside their reason."""
+        return sql.SQL("")
+
+    def _take_further(self, parts: list[sql.Composable], counts: list[sql.Composable]) -> None:
+        """Add what becomes of the deleted rows, and what of it is counted."""
 
     def count(self) -> Statement:
         """Count up to %(limit)s of the window's expired rows by rule: what a dry run would delete,
@@ -172,8 +207,8 @@ class Deletion:
             columns=_names(child.foreign_key.parent_columns),
             table=self._facts.identifier,
             matching=self._matching(),
-            child=_table(child),
-            on=_on(child),
+            child=child_table(child),
+            on=on_keys(child),
         )
         return Statement("purge.count_children", body)
 
@@ -191,7 +226,9 @@ class Deletion:
             sql.SQL(
                 "NOT EXISTS (SELECT FROM {child} AS {alias} WHERE {on}"
                 " AND {alias}.xmax <> pg_current_xact_id()::xid)"
-            ).format(child=_table(child), alias=identifier(alias), on=_on(child, own, alias))
+            ).format(
+                child=child_table(child), alias=identifier(alias), on=on_keys(child, own, alias)
+            )
             for child in self._children
             if child.keeps
         ]
@@ -205,9 +242,10 @@ class Deletion:
                 self._pinned_with_keepers(), self._predicate.condition
             )
         return sql.SQL(
-            "(SELECT {columns} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
+            "(SELECT {columns}{age} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
         ).format(
             columns=_names(child.foreign_key.parent_columns),
+            age=self._age_column,
             table=self._facts.identifier,
             window=self._window,
             pinned=pinned,
@@ -218,14 +256,16 @@ def _names(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(identifier(column) for column in columns)
 
 
-def _table(child: Child) -> sql.Composable:
+def child_table(child: Child) -> sql.Composable:
     """Return the child table; a foreign key does not reach what inherits from an ordinary one."""
     key = child.foreign_key
     name = identifier(key.child_schema, key.child)
     return name if key.child_kind == "p" else sql.SQL("ONLY {}").format(name)
 
 
-def _on(child: Child, parent: sql.Composable = _DOOMED, alias: str = "hk_child") -> sql.Composable:
+def on_keys(
+    child: Child, parent: sql.Composable = _DOOMED, alias: str = "hk_child"
+) -> sql.Composable:
     pairs = zip(child.foreign_key.columns, child.foreign_key.parent_columns, strict=True)
     return sql.SQL(" AND ").join(
         sql.SQL("{} = {}.{}").format(identifier(alias, own), parent, identifier(column))

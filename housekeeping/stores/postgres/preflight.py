@@ -6,6 +6,8 @@ from sqlalchemy import Connection
 
 from housekeeping.policies.errors import PolicyRefused
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy
+from housekeeping.stores.postgres.archive_layout import ArchiveLayout, layout_of
+from housekeeping.stores.postgres.archive_tables import refuse_changed
 from housekeeping.stores.postgres.catalog import (
     ForeignKey,
     TableFacts,
@@ -46,6 +48,8 @@ class Target:
     children: tuple[Child, ...]
     keepers: tuple[Keeper, ...]
     warnings: tuple[str, ...]
+    layout: ArchiveLayout | None = None
+    """where rows move to; None: they are deleted"""
 
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
@@ -77,6 +81,9 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
             f"while their rows in {children[0].foreign_key.child} would already be deleted. Disable "
             "the trigger, or say in `where` what it keeps and drop it"
         )
+    layout = layout_of(connection, policy, facts, children)
+    if layout is not None:
+        refuse_changed(connection, policy.name, layout)
     return Target(
         policy=policy,
         facts=facts,
@@ -86,6 +93,7 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
         children=children,
         keepers=(*declared, *implied),
         warnings=tuple(_warnings(policy, facts)),
+        layout=layout,
     )
 
 

@@ -204,7 +204,7 @@ def test_children_are_found_by_their_index_however_few_the_parents(
     for statement in (
         statements.delete_pinned(),
         statements.count_children(target.children[0]),
-        statements.drain_children(target.children[0]),
+        statements.drain(target.children[0]),
         statements.count_doomed_children(target.children[0]),
     ):
         values = dict(statements.values, limit=None, children=20_000)

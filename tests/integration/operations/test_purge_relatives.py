@@ -8,7 +8,7 @@ import pytest
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.purge import Equals, KeptBy, TableName, YoungerThan
 from housekeeping.policies.result import StopReason
-from housekeeping.stores.postgres.windows import CHILD_ROWS
+from housekeeping.stores.postgres.emptying import CHILD_ROWS
 from tests.integration.database import Database
 from tests.integration.runs import SMALL_WINDOWS, ledger_rows, policy_on, run
 

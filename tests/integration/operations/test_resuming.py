@@ -9,7 +9,7 @@ from housekeeping.engine.run import Surroundings
 from housekeeping.operations.records import past_runs
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.result import StopReason
-from housekeeping.stores.postgres.windows import CHILD_ROWS
+from housekeeping.stores.postgres.emptying import CHILD_ROWS
 from tests.integration.database import Database
 from tests.integration.runs import (
     SMALL_WINDOWS,

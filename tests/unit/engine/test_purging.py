@@ -20,9 +20,10 @@ from housekeeping.engine.purging import (
 from housekeeping.policies.errors import LeaseLost
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.emptying import Held, How, TooManyChildren
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.ranges import HeapRange, Range
-from housekeeping.stores.postgres.windows import FenceBusy, Held, TooManyChildren, WindowOutcome
+from housekeeping.stores.postgres.windows import FenceBusy, WindowOutcome
 
 NOTHING = sql.SQL("")
 PREDICATE = Predicate(NOTHING, NOTHING, NOTHING, {}, ("expired",))
@@ -100,17 +101,15 @@ class FakeWindows:
         walk: str,
         range_: Range,
         predicate: Predicate,
-        held: Held,
-        limit: int | None,
+        how: How,
         *,
-        drain: bool,
         done_to: str | None,
     ) -> WindowOutcome:
         first, end = held_by(range_)
-        self.asked.append((first, end, held, drain))
+        self.asked.append((first, end, how.held, how.drain))
         self.clock.sleep(self.seconds)
-        self.refuse(first, end, held, drain)
-        going = list(range(first, end))[:limit]
+        self.refuse(first, end, how.held, how.drain)
+        going = list(range(first, end))[: how.limit]
         self.gone += going
         return WindowOutcome(Counter(expired=len(going)), len(going), 0, False, self.seconds, 0.0)
 

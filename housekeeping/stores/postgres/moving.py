@@ -1,0 +1,253 @@
+"""Moving rows: what a delete returns goes into dated tables, in the same statement.
+
+A row is so in one place or the other whenever a process dies, and the row that arrives is the one
+that was deleted, not one read before somebody changed it.
+
+The statement knows the months it has tables for. Rows of any other month are counted as `missed`;
+the transaction is then rolled back, the month's tables are made, and the window is done again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg2 import sql
+
+from housekeeping.stores.postgres.archive_layout import (
+    ARCHIVED_AT,
+    ARCHIVED_BY,
+    ArchiveLayout,
+    ArchivePart,
+)
+from housekeeping.stores.postgres.archive_tables import DatedTable, dated_tables
+from housekeeping.stores.postgres.cutoffs import AgeType
+from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion, child_table, on_keys
+from housekeeping.stores.postgres.periods import Period
+from housekeeping.stores.postgres.predicate import Predicate, age_expression
+from housekeeping.stores.postgres.preflight import Target
+from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.statement import Statement, identifier
+
+INTO_PREFIX = "into:"
+MISSED = "missed"
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """The periods a statement has tables for."""
+
+    layout: ArchiveLayout
+    periods: tuple[Period, ...]
+    age_type: AgeType
+    run_id: UUID
+    replaying: bool = False
+    """rows may be in the archive already, as after a copy was put back into the source"""
+
+    def table(self, part: int, period: int) -> DatedTable:
+        return dated_tables(self.layout, self.periods[period])[part]
+
+
+class Move(Deletion):
+    """The statements of one window whose rows are archived."""
+
+    def __init__(
+        self, target: Target, range_: Range, predicate: Predicate, to: Destinations
+    ) -> None:
+        super().__init__(target.facts, target.children, range_, predicate)
+        self.to = to
+        self._age = age_expression(target.age)
+        bounds = {}
+        for number, period in enumerate(to.periods):
+            bounds[f"from_{number}"], bounds[f"until_{number}"] = period.bounds(to.age_type)
+        self.values = {**self.values, **bounds, "run_id": str(to.run_id)}
+
+    def ages(self) -> sql.Composable:
+        """Return a SELECT of the ages of the window's expired rows, called hk_age."""
+        return sql.SQL("SELECT {age} AS hk_age FROM {table} WHERE {matching}").format(
+            age=self._age, table=self._facts.identifier, matching=self._matching()
+        )
+
+    @property
+    def counts_by_reason(self) -> bool:
+        return True
+
+    def direct(self) -> Statement:
+        """Move the window's expired rows; yields (label, rows)."""
+        gone = sql.SQL("hk_gone AS ({delete} RETURNING {reason} AS hk_reason{rows}{age})").format(
+            delete=self._delete(),
+            reason=self._predicate.reason,
+            rows=self._returned(self.to.layout.parts[0], self._facts.name),
+            age=self._age_column,
+        )
+        parts: list[sql.Composable] = [gone]
+        counts: list[sql.Composable] = [
+            sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
+        ]
+        self._take_further(parts, counts)
+        body = sql.SQL("WITH {parts} {counts}").format(
+            parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
+        )
+        return Statement("archive.move", body)
+
+    def delete_pinned(self) -> Statement:
+        """Move the pinned rows that still expire, and their children; yields (label, rows)."""
+        return Statement("archive.move_pinned", super().delete_pinned().body)
+
+    def drain_child(self, child: int) -> Statement:
+        """Move up to %(children)s of the pinned rows' rows in one child table; yields (label, rows)."""
+        one = self._children[child]
+        name = identifier(f"hk_child_{child}")
+        drained = sql.SQL(
+            "{name} AS (DELETE FROM {child} AS hk_child USING ("
+            "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row, hk_doomed.hk_age"
+            " FROM {doomed} JOIN {child} AS hk_child ON {on} LIMIT %(children)s) AS hk_doomed"
+            " WHERE hk_child.ctid = hk_doomed.hk_row AND hk_child.tableoid = hk_doomed.hk_table"
+            " RETURNING {returned})"
+        ).format(
+            name=name,
+            child=child_table(one),
+            doomed=self._doomed_keys(one, again=True),
+            on=on_keys(one),
+            returned=self._of_child(child),
+        )
+        parts: list[sql.Composable] = [drained]
+        counts: list[sql.Composable] = [
+            sql.SQL("SELECT {label}, count(*) FROM {name}").format(
+                label=sql.Literal(f"{CHILD_PREFIX}{child}"), name=name
+            )
+        ]
+        self._take_part(child + 1, name, parts, counts)
+        if not self.to.layout.by_run:
+            counts.append(self._missed(name))
+        body = sql.SQL("WITH {parts} {counts}").format(
+            parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
+        )
+        return Statement("archive.drain_children", body)
+
+    def differing(self) -> Iterator[tuple[Statement, str]]:
+        """Yield statements that count rows whose key a dated table holds with other contents, and
+        that table's name.
+        """
+        for part, source in enumerate(self.to.layout.parts):
+            for period in range(len(self.to.periods)):
+                if source.key:  # else no two rows can meet
+                    yield self._differing(part, period), self.to.table(part, period).label
+
+    def _differing(self, part: int, period: int) -> Statement:
+        source = self.to.layout.parts[part]
+        body = sql.SQL(
+            "SELECT count(*) FROM ({mine}) AS hk_mine JOIN {table} AS hk_there ON {key}"
+            " WHERE {period} AND ROW({own})::record *<> ROW({there})::record"
+        ).format(
+            mine=self._rows_of(part),
+            table=self.to.table(part, period).identifier,
+            key=sql.SQL(" AND ").join(
+                sql.SQL("hk_mine.{key} = hk_there.{key}").format(key=identifier(key))
+                for key in source.key
+            ),
+            period=self._within(period, sql.SQL("hk_mine.hk_age")),
+            own=_columns(source, sql.SQL("hk_mine")),
+            there=_columns(source, sql.SQL("hk_there")),
+        )
+        return Statement("archive.differing", body)
+
+    def _rows_of(self, part: int) -> sql.Composable:
+        """Return a SELECT of the rows of a part that would move, with their age."""
+        source = self.to.layout.parts[part]
+        if not part:
+            return sql.SQL("SELECT {columns}{age} FROM {table} WHERE {matching}").format(
+                columns=_columns(source, identifier(self._facts.name)),
+                age=self._age_column,
+                table=self._facts.identifier,
+                matching=self._matching(),
+            )
+        child = self._children[part - 1]
+        return sql.SQL(
+            "SELECT {columns}, hk_doomed.hk_age FROM {doomed} JOIN {child} AS hk_child ON {on}"
+        ).format(
+            columns=_columns(source, sql.SQL("hk_child")),
+            doomed=self._doomed_keys(child, again=True),
+            child=child_table(child),
+            on=on_keys(child),
+        )
+
+    @property
+    def _age_column(self) -> sql.Composable:
+        return sql.SQL(", {} AS hk_age").format(self._age)
+
+    def _of_child(self, number: int) -> sql.Composable:
+        part = self.to.layout.parts[number + 1]
+        return sql.SQL("{}, hk_doomed.hk_age").format(_columns(part, sql.SQL("hk_child")))
+
+    def _of_parent(self) -> sql.Composable:
+        rows = self._returned(self.to.layout.parts[0], self._facts.name)
+        return sql.SQL("{}, {}.hk_age").format(rows, self._doomed_name)
+
+    def _returned(self, part: ArchivePart, table: str) -> sql.Composable:
+        return sql.SQL(", {}").format(_columns(part, identifier(table)))
+
+    def _take_further(self, parts: list[sql.Composable], counts: list[sql.Composable]) -> None:
+        gone = [identifier("hk_gone")]
+        gone += [identifier(f"hk_child_{number}") for number in range(len(self._children))]
+        for part, name in enumerate(gone):
+            self._take_part(part, name, parts, counts)
+        if not self.to.layout.by_run:
+            counts.append(self._missed(gone[0]))
+
+    def _take_part(
+        self,
+        part: int,
+        gone: sql.Composable,
+        parts: list[sql.Composable],
+        counts: list[sql.Composable],
+    ) -> None:
+        source = self.to.layout.parts[part]
+        names = sql.SQL(", ").join(identifier(column.name) for column in source.columns)
+        for period in range(len(self.to.periods)):
+            into = identifier(f"hk_into_{part}_{period}")
+            parts.append(
+                sql.SQL(
+                    "{into} AS (INSERT INTO {table} ({names}, {at}, {by})"
+                    " SELECT {names}, now(), %(run_id)s::uuid FROM {gone} WHERE {period}"
+                    " {conflict} RETURNING 1)"
+                ).format(
+                    into=into,
+                    table=self.to.table(part, period).identifier,
+                    names=names,
+                    at=identifier(ARCHIVED_AT),
+                    by=identifier(ARCHIVED_BY),
+                    gone=gone,
+                    period=self._within(period, sql.SQL("hk_age")),
+                    conflict=sql.SQL("ON CONFLICT DO NOTHING" if self.to.replaying else ""),
+                )
+            )
+            counts.append(
+                sql.SQL("SELECT {label}, count(*) FROM {into}").format(
+                    label=sql.Literal(f"{INTO_PREFIX}{part}:{period}"), into=into
+                )
+            )
+
+    def _within(self, number: int, age: sql.Composable) -> sql.Composable:
+        if self.to.layout.by_run:
+            return sql.SQL("true")
+        until = sql.SQL("{} < {}").format(age, sql.Placeholder(f"until_{number}"))
+        if self.to.periods[number].months is None:
+            return until
+        return sql.SQL("{} >= {} AND {}").format(age, sql.Placeholder(f"from_{number}"), until)
+
+    def _missed(self, gone: sql.Composable) -> sql.Composable:
+        within = [
+            sql.SQL("({})").format(self._within(number, sql.SQL("hk_age")))
+            for number in range(len(self.to.periods))
+        ]
+        known = sql.SQL(" OR ").join(within) if within else sql.SQL("false")
+        return sql.SQL("SELECT {label}, count(*) FROM {gone} WHERE NOT ({known})").format(
+            label=sql.Literal(MISSED), gone=gone, known=known
+        )
+
+
+def _columns(part: ArchivePart, table: sql.Composable) -> sql.Composable:
+    names: Sequence[sql.Composable] = [
+        sql.SQL("{}.{}").format(table, identifier(column.name)) for column in part.columns
+    ]
+    return sql.SQL(", ").join(names)
