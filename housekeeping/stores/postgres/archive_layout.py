@@ -169,7 +169,9 @@ def _refuse_names(policy: PurgePolicy, to: ArchiveTo, parts: Sequence[ArchivePar
                 f"{policy.name}: PostgreSQL keeps {IDENTIFIER_BYTES} bytes of a name, and the archive "
                 f"table {name!r} has {len(name.encode())}. Give a shorter prefix"
             )
-    if len(set(names)) < len(names):
+    # A child that refers by two keys is one table all the same.
+    named = {(name, part.source.label) for name, part in zip(names, parts, strict=True)}
+    if len({name for name, _ in named}) < len(named):
         raise PolicyRefused(
             f"{policy.name}: two tables would be archived under one name: {', '.join(names)}"
         )

@@ -144,7 +144,7 @@ def prepare(
     tables = dated_tables(layout, period)
     labels = [table.label for table in tables]
     known = {row[0]: row[1] for row in execute(connection, _KNOWN, relations=labels)}
-    for table in tables:
+    for table in {table.label: table for table in tables}.values():
         oid = find_table(connection, TableName(table.name, table.schema))
         if oid is not None:
             _refuse_foreign(policy, table, known.get(table.label))

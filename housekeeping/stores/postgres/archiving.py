@@ -1,7 +1,7 @@
 """The archive of one run: which months it has tables for, and what its windows moved where."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,6 +15,7 @@ from housekeeping.stores.postgres.archive_layout import ArchiveLayout
 from housekeeping.stores.postgres.archive_tables import dated_tables, prepare
 from housekeeping.stores.postgres.conditions import sqlstate
 from housekeeping.stores.postgres.connection import guarded
+from housekeeping.stores.postgres.deletion import CHILD_PREFIX
 from housekeeping.stores.postgres.moving import INTO_PREFIX, MISSED, Destinations, Move
 from housekeeping.stores.postgres.periods import Period, periods_in
 from housekeeping.stores.postgres.predicate import Predicate
@@ -86,35 +87,38 @@ class Archive:
         """Look every month up again: a table was dropped under us."""
         self._used.clear()
 
-    def moved(
-        self, to: Destinations, counts: Counter[str], deleted: Sequence[int]
-    ) -> dict[str, int]:
-        """Take what a statement counted of its inserts out of `counts`; return rows by relation.
-
-        `deleted`: rows of each part, in the layout's order.
+    def moved(self, to: Destinations, told: Counter[str]) -> dict[str, int]:
+        """Take what a statement told of its inserts out of `told`; return rows by relation.
 
         Raises PeriodsMissed, or RowsUncounted when fewer rows arrived than were deleted.
         """
-        if counts.pop(MISSED, 0):
+        if told.pop(MISSED, 0):
             raise PeriodsMissed
         arrived: Counter[int] = Counter()
-        moved: dict[str, int] = {}
-        for label in [label for label in counts if label.startswith(INTO_PREFIX)]:
+        moved: Counter[str] = Counter()
+        for label in [label for label in told if label.startswith(INTO_PREFIX)]:
             part, period = (int(each) for each in label.removeprefix(INTO_PREFIX).split(":"))
-            rows = counts.pop(label)
+            rows = told.pop(label)
             arrived[part] += rows
             if rows:
-                moved[to.table(part, period).label] = rows
+                moved[to.table(part, period).label] += rows
                 self._used[to.periods[period]] = self._window
         if not to.replaying:
-            for part, rows in enumerate(deleted):
-                if arrived[part] != rows:
-                    raise RowsUncounted(
-                        f"{rows} rows of {self._layout.parts[part].source.label} were deleted and "
-                        f"{arrived[part]} arrived in the archive: a trigger or rule on an archive "
-                        "table keeps rows out. Nothing was changed; remove it"
-                    )
-        return moved
+            self._refuse_uncounted(told, arrived)
+        return dict(moved)
+
+    def _refuse_uncounted(self, deleted: Counter[str], arrived: Counter[int]) -> None:
+        gone: Counter[int] = Counter()
+        for label, rows in deleted.items():
+            child = label.startswith(CHILD_PREFIX)
+            gone[int(label.removeprefix(CHILD_PREFIX)) + 1 if child else 0] += rows
+        for part, rows in gone.items():
+            if arrived[part] != rows:
+                raise RowsUncounted(
+                    f"{rows} rows of {self._layout.parts[part].source.label} were deleted and "
+                    f"{arrived[part]} arrived in the archive: a trigger or rule on an archive table "
+                    "keeps rows out. Nothing was changed; remove it"
+                )
 
     def end_window(self) -> None:
         """Let go of months no window has needed for a while."""

@@ -38,14 +38,9 @@ class Deletion:
         self._window = range_.condition(facts)
         self.values: Mapping[str, Any] = {**predicate.values, **range_.values}
 
-    @property
-    def counts_by_reason(self) -> bool:
-        """Whether `direct` yields rows by reason; otherwise the driver's row count is all there is."""
-        return len(self._predicate.reasons) > 1
-
     def direct(self) -> Statement:
-        """Delete the window's expired rows; yields (rule number, rows) where `counts_by_reason`."""
-        if not self.counts_by_reason:
+        """Delete the window's expired rows; yields (rule number, rows) where there are several rules."""
+        if len(self._predicate.reasons) == 1:
             return Statement("purge.delete", self._delete())
         body = sql.SQL(
             "WITH hk_gone AS ({delete} RETURNING {reason} AS hk_reason)"

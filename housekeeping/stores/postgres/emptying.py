@@ -90,10 +90,7 @@ class Emptying:
         pins = self._target.children or self._target.keepers or how.replaying
         if pins or how.held is Held.PASS or how.limit is not None:
             return self._pinned()
-        counts = self._done(self._deletion.direct())
-        if not self._deletion.counts_by_reason:
-            counts = Counter({self._predicate.reasons[0]: counts[""]})
-        moved = self._arrived(counts)
+        counts, moved = self._done(self._deletion.direct())
         return Emptied(counts, self._stayed(), moved=moved)
 
     def _pinned(self) -> Emptied:
@@ -108,8 +105,7 @@ class Emptying:
                 self._refuse_differing()
             if (drained := self._bound_children()) is not None:
                 return drained
-            counts = self._done(deletion.delete_pinned())
-            moved = self._arrived(counts)
+            counts, moved = self._done(deletion.delete_pinned())
         gone = sum(counts[reason] for reason in self._predicate.reasons)
         if gone == how.limit:
             return Emptied(counts, moved=moved)
@@ -157,8 +153,8 @@ class Emptying:
                 self._connection, statement, **self._deletion.values, children=CHILD_ROWS
             )
             return Emptied(Counter({key: result.rowcount}))
-        counts = self._done(self._move.drain_child(number), children=CHILD_ROWS)
-        return Emptied(counts, moved=self._arrived(counts))
+        counts, moved = self._done(self._move.drain_child(number), children=CHILD_ROWS)
+        return Emptied(counts, moved=moved)
 
     def _refuse_differing(self) -> None:
         """Refuse rows whose key the archive holds with other contents: they would be lost."""
@@ -169,25 +165,27 @@ class Emptying:
                     f"{table} holds {rows} of these keys already, with other contents"
                 )
 
-    def _arrived(self, counts: Counter[str]) -> dict[str, int]:
-        if self._archive is None or self._move is None:
-            return {}
-        deleted = [sum(counts[reason] for reason in self._predicate.reasons)]
-        deleted += [counts[child.key] for child in self._target.children]
-        return self._archive.moved(self._move.to, counts, deleted)
-
     def _ask(self, statement: Statement, **values: object) -> int:
         found = execute(self._connection, statement, **self._deletion.values, **values)
         return int(found.scalar_one())
 
-    def _done(self, statement: Statement, **values: object) -> Counter[str]:
-        """Run a statement that yields (label, rows); return rows by what the result calls them."""
+    def _done(self, statement: Statement, **values: object) -> tuple[Counter[str], dict[str, int]]:
+        """Run a statement that deletes or moves; return rows by what the result calls them, and rows
+        by the dated table they went to.
+        """
         result = execute(self._connection, statement, **self._deletion.values, **values)
         if not result.returns_rows:
-            return Counter({"": result.rowcount})
-        return Counter({self._key(label): rows for label, rows in result})
+            return Counter({self._predicate.reasons[0]: result.rowcount}), {}
+        told = Counter({str(label): int(rows) for label, rows in result})
+        moved: dict[str, int] = {}
+        if self._archive is not None and self._move is not None:
+            moved = self._archive.moved(self._move.to, told)
+        counts: Counter[str] = Counter()
+        for label, rows in told.items():
+            counts[self._key(label)] += rows  # a child may refer by two keys
+        return counts, moved
 
     def _key(self, label: str) -> str:
         if label.startswith(CHILD_PREFIX):
             return self._target.children[int(label.removeprefix(CHILD_PREFIX))].key
-        return self._predicate.reasons[int(label)] if label.isdecimal() else label
+        return self._predicate.reasons[int(label)]

@@ -67,10 +67,6 @@ class Move(Deletion):
             age=self._age, table=self._facts.identifier, matching=self._matching()
         )
 
-    @property
-    def counts_by_reason(self) -> bool:
-        return True
-
     def direct(self) -> Statement:
         """Move the window's expired rows; yields (label, rows)."""
         gone = sql.SQL("hk_gone AS ({delete} RETURNING {reason} AS hk_reason{rows}{age})").format(
