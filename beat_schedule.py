@@ -9,5 +9,7 @@ from tasks.schedule import Entry, publish
 SCHEDULE = publish(
     Entry("milvaion-occurrence-retention", "tasks.occurrences.retention", "0 2 * * *"),
     Entry("milvaion-dead-letter-cleanup", "tasks.dead_letters.cleanup", "0 4 * * 0"),
+    Entry("milvaion-occurrence-archive", "tasks.occurrences.archive", "0 4 1 * *"),
+    Entry("tables-archive", "tasks.tables.archive", "0 1 * * *"),
     Entry("tables-purge", "tasks.tables.purge", "30 1 * * *"),
 )

@@ -21,9 +21,17 @@ from settings.values import Name, Switch, read_name, read_whole, whole
 
 SECTION = "MaintenanceConfig"
 _LARGEST_BATCH = 1_000_000
-_FINAL_STATUSES = range(2, 8)
-# PostgreSQL cuts names at 63 bytes; the longest we append is `_2026_01_Logs`.
-_LONGEST_PREFIX = 63 - len("_2026_01_Logs")
+# JobOccurrenceStatus; 0 Queued and 1 Running are not final.
+STATUS_NAMES = {
+    2: "completed",
+    3: "failed",
+    4: "cancelled",
+    5: "timed_out",
+    6: "unknown",
+    7: "skipped",
+}
+# PostgreSQL cuts names at 63 bytes; the longest we append is `_2026_01_DeadLetters`.
+_LONGEST_PREFIX = 63 - len("_2026_01_DeadLetters")
 
 
 def _days(value: object) -> int:
@@ -75,7 +83,7 @@ def _statuses(value: object) -> tuple[int, ...]:
     if not isinstance(statuses, list | tuple) or not statuses:
         raise ValueError(expected)
     numbers = [read_whole(status) for status in statuses]
-    known = [number for number in numbers if number in _FINAL_STATUSES]
+    known = [number for number in numbers if number in STATUS_NAMES]
     if len(known) != len(numbers):
         raise ValueError(f"only final statuses may leave the table; {expected}")
     return tuple(dict.fromkeys(number for number in known if number is not None))
@@ -94,7 +102,7 @@ def _archive_prefix(value: object) -> str:
     if len(prefix.encode()) > _LONGEST_PREFIX:
         raise ValueError(
             f"PostgreSQL cuts names at 63 bytes; give at most {_LONGEST_PREFIX} bytes, "
-            'so that "_2026_01_Logs" still fits'
+            'so that "_2026_01_DeadLetters" still fits'
         )
     return prefix
 
@@ -180,6 +188,16 @@ class OccurrenceArchive(AppSettings):
     vacuum_after_archive: Switch = True
     vacuum_threshold: Threshold = 10_000
 
+    def as_section(self) -> dict[str, Any]:
+        """Return the same wishes as `[milvaion.archive]` says them."""
+        return {
+            "keep_for": timedelta(days=self.archive_after_days),
+            "statuses": [STATUS_NAMES[status] for status in self.statuses_to_archive],
+            "prefix": self.archive_table_prefix,
+            "indexes": self.create_index_on_archive,
+            "batch_rows": self.batch_size,
+        }
+
 
 class ActivityLogRetention(AppSettings):
     retention_days: Days = 60
@@ -206,7 +224,6 @@ class MaintenanceConfig(AppSettings):
     UNUSED: ClassVar[tuple[str, ...]] = (
         "database_maintenance",
         "redis_cleanup",
-        "occurrence_archive",
         "activity_log_retention",
         "notification_retention",
         "workflow_run_retention",
@@ -242,7 +259,13 @@ class MaintenanceConfig(AppSettings):
             "database_url": self.database_connection_string,
             "redis_url": self.redis_connection_string,
         }
+        archive = {}
+        if (
+            "occurrence_archive" in self.model_fields_set
+        ):  # without it, archiving runs when asked to
+            archive = {"archive": self.occurrence_archive.as_section()}
         return {
+            **archive,
             **{key: url for key, url in addresses.items() if url is not None},
             "retention": {
                 "completed_keep_for": timedelta(days=kept.completed_retention_days),

@@ -1,11 +1,12 @@
-"""`[milvaion]`: finished job occurrences and their dead letters."""
+"""`[milvaion]`: finished job occurrences, deleted or archived, and their dead letters."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from housekeeping.policies.archive import ArchiveIndex, ArchiveTo
 from housekeeping.policies.purge import (
     Age,
     Equals,
@@ -16,24 +17,31 @@ from housekeeping.policies.purge import (
     YoungerThan,
 )
 from settings.addresses import DatabaseUrl, RedisUrl
+from settings.archive import MonthOf
 from settings.durations import KeepFor
-from settings.policy_settings import PolicySettings
+from settings.maintenance_config import STATUS_NAMES
+from settings.policy_settings import Offer, PolicySettings
 from settings.section import Section
-from settings.values import Name, whole
+from settings.values import Name, Switch, whole
 
 RETENTION = "occurrences.retention"
+ARCHIVE = "occurrences.archive"
 DEAD_LETTERS = "dead_letters.cleanup"
 POLICY_NAME = "milvaion"
 
-# JobOccurrenceStatus; 0 Queued and 1 Running are not final and never expire.
-_STATUSES = {
-    "completed": 2,
-    "failed": 3,
-    "cancelled": 4,
-    "timed_out": 5,
-    "unknown": 6,
-    "skipped": 7,
-}
+_STATUSES = {name: status for status, name in STATUS_NAMES.items()}
+_LOGS = "JobOccurrenceLogs"
+# Those Milvaion's own job makes with CreateIndexOnArchive.
+_ARCHIVE_INDEXES = (
+    ArchiveIndex(columns=("JobId",)),
+    ArchiveIndex(columns=("CorrelationId",)),
+    ArchiveIndex(columns=("EndTime",)),
+    ArchiveIndex(columns=("OccurrenceId",), table=_LOGS),
+    ArchiveIndex(columns=("Timestamp",), table=_LOGS),
+)
+# A failed dispatch leaves EndTime empty for good, so CreatedAt steps in.
+_AGE = Age(columns=("EndTime", "CreatedAt"), never_before="CreatedAt")
+_CHILD_NAMES = ((_LOGS, "logs"), ("FailedOccurrences", "dead_letters"))
 _PENDING_AND_RUNNING = (0, 1)  # WorkflowStatus
 
 
@@ -63,6 +71,51 @@ class OccurrenceRetention(PolicySettings):
         return tuple(
             ExpiryRule(reason=reason, keep_for=ages[reason], column="Status", value=status)
             for reason, status in _STATUSES.items()
+        )
+
+
+def _ended_how(value: object) -> tuple[str, ...]:
+    known = tuple(_STATUSES)
+    if not isinstance(value, list | tuple) or not value or not set(value) <= set(known):
+        raise ValueError(f"give a list of final statuses, of {', '.join(known)}")
+    return tuple(status for status in known if status in value)
+
+
+class OccurrenceArchive(PolicySettings):
+    """Which finished occurrences move to `PREFIX_2024_01`, with their log rows and dead letters.
+
+    `keep_for`: how long they stay in their own table. `statuses`: how they ended.
+    `prefix`, `schema`, `month_of`: as in [tables.NAME.archive].
+    `indexes`: builds Milvaion's three indexes on each dated table, and two on that of the logs.
+    """
+
+    keep_for: KeepFor = timedelta(days=90)
+    statuses: Annotated[tuple[str, ...], BeforeValidator(_ended_how)] = (
+        "completed",
+        "failed",
+        "cancelled",
+        "timed_out",
+    )
+    prefix: Name = "JobOccurrences_Archive"
+    schema_name: Name | None = Field(default=None, alias="schema")
+    month_of: MonthOf = "row"
+    indexes: Switch = True
+
+    def rules(self) -> tuple[ExpiryRule, ...]:
+        return tuple(
+            ExpiryRule(
+                reason=status, keep_for=self.keep_for, column="Status", value=_STATUSES[status]
+            )
+            for status in self.statuses
+        )
+
+    def destination(self) -> ArchiveTo:
+        return ArchiveTo(
+            prefix=self.prefix,
+            schema=self.schema_name,
+            month_of=self.month_of,
+            suffixes=((_LOGS, "Logs"), ("FailedOccurrences", "DeadLetters")),
+            indexes=_ARCHIVE_INDEXES if self.indexes else (),
         )
 
 
@@ -97,7 +150,7 @@ class DeadLetterCleanup(PolicySettings):
 
 
 class Milvaion(Section):
-    """Milvaion's PostgreSQL and Redis. The section being there switches both policies on.
+    """Milvaion's PostgreSQL and Redis. The section being there switches its policies on.
 
     `database_url`: left out, the one for all systems. `redis_url`: Milvaion's own Redis.
     `maintenance_config`: path of an appsettings.json whose `MaintenanceConfig` is the base; keys
@@ -111,13 +164,22 @@ class Milvaion(Section):
     schema_name: Name | None = Field(default=None, alias="schema")
     retention: OccurrenceRetention = OccurrenceRetention()
     dead_letters: DeadLetterCleanup = DeadLetterCleanup()
+    archive: OccurrenceArchive | None = None
 
-    def policies(
-        self, database_url: str, lease_ttl: timedelta
-    ) -> Iterator[tuple[PolicySettings, PurgePolicy]]:
-        """Tell what the engine may run, each with the settings it came from."""
-        yield self.retention, self._retention_policy(database_url, lease_ttl)
-        yield self.dead_letters, self._dead_letter_policy(database_url, lease_ttl)
+    def policies(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
+        """Tell what the engine may run.
+
+        Archiving is on the schedule once its section is there: by their default ages retention
+        would delete most rows before they are archived, so one of the two has to be chosen.
+        """
+        yield Offer(self.retention, self._retention_policy(database_url, lease_ttl))
+        yield Offer(self.dead_letters, self._dead_letter_policy(database_url, lease_ttl))
+        archive = self.archive or OccurrenceArchive()
+        yield Offer(
+            archive,
+            self._archive_policy(archive, database_url, lease_ttl),
+            scheduled=self.archive is not None,
+        )
 
     def _retention_policy(self, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
         return PurgePolicy(
@@ -125,13 +187,29 @@ class Milvaion(Section):
             name=POLICY_NAME,
             database_url=database_url,
             table=TableName("JobOccurrences", self.schema_name),
-            # A failed dispatch leaves EndTime empty for good, so CreatedAt steps in.
-            age=Age(columns=("EndTime", "CreatedAt"), never_before="CreatedAt"),
+            age=_AGE,
             rules=self.retention.rules(),
             where=self.retention.where,
             kept_by=(self._dead_letter_keeps_its_occurrence(), _run_keeps_its_steps()),
-            child_names=(("JobOccurrenceLogs", "logs"), ("FailedOccurrences", "dead_letters")),
+            child_names=_CHILD_NAMES,
             pace=self.retention.pace(lease_ttl),
+        )
+
+    def _archive_policy(
+        self, archive: OccurrenceArchive, database_url: str, lease_ttl: timedelta
+    ) -> PurgePolicy:
+        return PurgePolicy(
+            operation=ARCHIVE,
+            name=POLICY_NAME,
+            database_url=database_url,
+            table=TableName("JobOccurrences", self.schema_name),
+            age=_AGE,
+            rules=archive.rules(),
+            where=archive.where,
+            kept_by=(_unresolved_dead_letter_keeps_its_occurrence(), _run_keeps_its_steps()),
+            child_names=_CHILD_NAMES,
+            archive=archive.destination(),
+            pace=archive.pace(lease_ttl),
         )
 
     def _dead_letter_policy(self, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
@@ -157,6 +235,17 @@ class Milvaion(Section):
                 YoungerThan(column="FailedAt", keep_for=self.dead_letters.resolved_age),
             ),
         )
+
+
+def _unresolved_dead_letter_keeps_its_occurrence() -> KeptBy:
+    # Somebody still has to look at it, and looks in the dead letter queue. A resolved one goes to
+    # the archive with its occurrence, whatever its own retention says: nothing of it is lost.
+    return KeptBy(
+        table="FailedOccurrences",
+        column="OccurrenceId",
+        refers_to="Id",
+        while_any=(Equals(column="Resolved", values=(False,)),),
+    )
 
 
 def _run_keeps_its_steps() -> KeptBy:

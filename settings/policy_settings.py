@@ -1,9 +1,11 @@
 """The keys every policy has: whether it runs, on which rows, and how gently."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
 from housekeeping.policies.pace import Pace
+from housekeeping.policies.policy import Policy
 from settings.durations import Duration, between
 from settings.section import Section
 from settings.values import Expression, Share, Switch, whole
@@ -11,6 +13,16 @@ from settings.values import Expression, Share, Switch, whole
 _MS = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A policy the settings make."""
+
+    settings: "PolicySettings"
+    policy: Policy
+    scheduled: bool = True
+    """on the schedule and looked at by `check`; otherwise it runs only when asked for"""
 
 
 class PolicySettings(Section):

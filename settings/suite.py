@@ -22,7 +22,7 @@ from settings.durations import Duration, between
 from settings.layers import spelling
 from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
-from settings.policy_settings import PolicySettings
+from settings.policy_settings import Offer
 from settings.problems import did_you_mean
 from settings.section import Contradiction, Section
 from settings.tables import TablePolicy
@@ -31,12 +31,16 @@ from settings.values import Name, whole
 OPERATIONS: tuple[str, ...] = (
     milvaion_section.RETENTION,
     milvaion_section.DEAD_LETTERS,
-    tables_section.OPERATION,
+    milvaion_section.ARCHIVE,
+    tables_section.PURGE,
+    tables_section.ARCHIVE,
 )
 _SWITCHED_ON_BY = {
     milvaion_section.RETENTION: "[milvaion]",
     milvaion_section.DEAD_LETTERS: "[milvaion]",
-    tables_section.OPERATION: "[tables.NAME]",
+    milvaion_section.ARCHIVE: "[milvaion]",
+    tables_section.PURGE: "[tables.NAME]",
+    tables_section.ARCHIVE: "[tables.NAME.archive]",
 }
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -91,9 +95,9 @@ class Suite(Section):
                 f'unknown operation "{operation}"; {did_you_mean(operation, OPERATIONS)}'
             )
         known = {
-            policy.name: (settings.enabled, policy)
-            for settings, policy in self._all()
-            if policy.operation == operation
+            offer.policy.name: (offer.settings.enabled, offer.policy)
+            for offer in self._all()
+            if offer.policy.operation == operation
         }
         if not known:
             raise ConfigurationRefused(
@@ -113,8 +117,10 @@ class Suite(Section):
         return (policy,)
 
     def all_policies(self) -> tuple[Policy, ...]:
-        """Return the enabled policies of all operations."""
-        return tuple(policy for settings, policy in self._all() if settings.enabled)
+        """Return the enabled policies of all operations that run by themselves."""
+        return tuple(
+            offer.policy for offer in self._all() if offer.settings.enabled and offer.scheduled
+        )
 
     def ledger_urls(self) -> tuple[str, ...]:
         """Return the databases that hold past runs: the housekeeping database, or each target's."""
@@ -134,23 +140,24 @@ class Suite(Section):
             "result_backend": str(self.result_backend),
             "policies": [
                 {
-                    "operation": policy.operation,
-                    "name": policy.name,
-                    "table": policy.works_on,
-                    "enabled": settings.enabled,
+                    "operation": offer.policy.operation,
+                    "name": offer.policy.name,
+                    "table": offer.policy.works_on,
+                    "enabled": offer.settings.enabled,
+                    "scheduled": offer.scheduled,
                 }
-                for settings, policy in self._all()
+                for offer in self._all()
             ],
             "unused_sections": list(self.unused_sections()),
         }
 
-    def _all(self) -> Iterator[tuple[PolicySettings, Policy]]:
+    def _all(self) -> Iterator[Offer]:
         if self.milvaion:
             url = self._database(self.milvaion.database_url)
             yield from self.milvaion.policies(url, self.lease_ttl)
         for name, table in self.tables.items():
             url = self._database(table.database_url)
-            yield table, table.policy(name, url, self.lease_ttl)
+            yield Offer(table, table.policy(name, url, self.lease_ttl))
 
     def _database(self, own: StoreUrl | None) -> str:
         url = own or self.database_url

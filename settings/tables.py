@@ -1,4 +1,4 @@
-"""`[tables.NAME]`: delete what has expired from any table a user describes."""
+"""`[tables.NAME]`: delete or archive what has expired in any table a user describes."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -9,12 +9,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
 from settings.addresses import DatabaseUrl
+from settings.archive import TableArchive
 from settings.durations import KeepFor
 from settings.policy_settings import PolicySettings
 from settings.section import Contradiction
 from settings.values import Expression, Name, read_name
 
-OPERATION = "tables.purge"
+PURGE = "tables.purge"
+ARCHIVE = "tables.archive"
 
 
 def _table(value: object) -> TableName:
@@ -55,6 +57,7 @@ class TablePolicy(PolicySettings):
     `time_zone`: where the clock of a timestamp without time zone hangs.
     `keep_for`: how long any row is kept.
     `status_column`, `statuses`: only rows with a listed status expire, each after its own age.
+    `archive`: expired rows move to dated tables instead; `{}` does so with its defaults.
     """
 
     database_url: DatabaseUrl | None = None
@@ -66,6 +69,7 @@ class TablePolicy(PolicySettings):
     keep_for: KeepFor | None = None
     status_column: Name | None = None
     statuses: dict[Name, KeepFor] | None = None
+    archive: TableArchive | None = None
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -81,13 +85,14 @@ class TablePolicy(PolicySettings):
     def policy(self, name: str, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
         """Return what the engine runs; `name` is the NAME of `[tables.NAME]`."""
         return PurgePolicy(
-            operation=OPERATION,
+            operation=ARCHIVE if self.archive else PURGE,
             name=name,
             database_url=database_url,
             table=TableName(self.table.name, self.table.schema or self.schema_name),
             age=Age(expression=self.age, unit=self.age_unit, time_zone=self.time_zone),
             rules=self._rules(),
             where=self.where,
+            archive=self.archive.destination(self.table.name) if self.archive else None,
             pace=self.pace(lease_ttl),
         )
 

@@ -23,6 +23,8 @@ _PURGE = Operation(purge, inspect_purge)
 
 OPERATIONS: dict[str, Operation] = {
     "occurrences.retention": _PURGE,
+    "occurrences.archive": _PURGE,
     "dead_letters.cleanup": _PURGE,
     "tables.purge": _PURGE,
+    "tables.archive": _PURGE,
 }

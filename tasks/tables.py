@@ -17,3 +17,15 @@ def purge(self: Task, policy: str | None = None, **asked: Unpack[Asked]) -> dict
     Result:  total_deleted; details tells rows by reason, and rows of cascading tables by table.
     """
     return perform(self, "tables.purge", policy, **asked)
+
+
+@operation_task(name="tasks.tables.archive")
+def archive(self: Task, policy: str | None = None, **asked: Unpack[Asked]) -> dict[str, Any]:
+    """Move the expired rows of every table that has an archive, or of one, to dated tables.
+
+    Default: none; what expires is said by the policy, where it goes by its section `archive`.
+    Danger:  queries on the table no longer see these rows; they are where the result says.
+    Result:  total_archived; details tells rows by reason, and rows of cascading tables by table;
+             tables tells what each dated table got.
+    """
+    return perform(self, "tables.archive", policy, **asked)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from housekeeping.engine.planning import Planner
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy
-from housekeeping.stores.postgres.connection import connected, guarded
+from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger, ledger_missing
 from housekeeping.stores.postgres.preflight import resolve
@@ -19,6 +19,8 @@ class Inspected:
 
     told: str
     warnings: tuple[str, ...]
+    table: str = ""
+    """what it works on, the same for every policy on one table"""
 
 
 def inspect_purge(policy: PurgePolicy) -> Inspected:
@@ -35,7 +37,8 @@ def inspect_purge(policy: PurgePolicy) -> Inspected:
         f"{target.facts.label}: about {plan.estimate:,} of {plan.table_rows:,} rows expired; "
         f"{walks} ({plan.reason})"
     )
-    return Inspected(told, target.warnings)
+    table = f"{place(policy.database_url)}/{target.facts.label}"
+    return Inspected(told, target.warnings, table)
 
 
 def ledger_told(url: str, *, make: bool) -> str:

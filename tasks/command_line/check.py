@@ -1,6 +1,7 @@
 """`housekeeping check`: would every policy run? Finds out without changing a row."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ def check(ctx: click.Context, *, init: bool, as_json: bool) -> None:
 
 
 def _findings(*, init: bool) -> list[Finding]:
-    from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
+    from housekeeping.policies.purge import PurgePolicy  # noqa: PLC0415 - not for --help
+    from tasks.configuration import current_suite  # noqa: PLC0415
 
     suite = current_suite()
     findings = [_schedule(), _redis(suite.redis_url.reveal())]
@@ -64,8 +66,13 @@ def _findings(*, init: bool) -> list[Finding]:
                 "warning", "policies", "no system is switched on: add [milvaion] or [tables.NAME]"
             )
         )
+    purges = []
     for policy in suite.all_policies():
-        findings += _policy(policy, init=init)
+        told, table = _policy(policy, init=init)
+        findings += told
+        if table and isinstance(policy, PurgePolicy):
+            purges.append((table, policy))
+    findings += _conflicts(purges)
     if suite.database_url is not None:
         findings += _ledger(suite.database_url.reveal(), init=init)
     return findings
@@ -98,7 +105,8 @@ def _redis(url: str) -> Finding:
     return Finding("ok", "redis_url", "answers")
 
 
-def _policy(policy: Any, *, init: bool) -> list[Finding]:
+def _policy(policy: Any, *, init: bool) -> tuple[list[Finding], str]:
+    """Return findings on a policy, and the table it works on where that was found."""
     from housekeeping.operations.inspection import ledger_told  # noqa: PLC0415 - not for --help
     from tasks.operations import OPERATIONS  # noqa: PLC0415
 
@@ -107,12 +115,26 @@ def _policy(policy: Any, *, init: bool) -> list[Finding]:
         ledger = ledger_told(policy.database_url, make=init)
         inspected = OPERATIONS[policy.operation].inspect(policy)
     except (ConfigurationRefused, StoreUnreachable) as error:
-        return [Finding("error", subject, error.message)]
+        return [Finding("error", subject, error.message)], ""
     except Exception as error:  # noqa: BLE001 - one policy's fault must not hide the others' findings
         told = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        return [Finding("error", subject, told)]
+        return [Finding("error", subject, told)], ""
     findings = [Finding("ok", subject, f"{inspected.told}; {ledger}")]
-    return findings + [Finding("warning", subject, warning) for warning in inspected.warnings]
+    findings += [Finding("warning", subject, warning) for warning in inspected.warnings]
+    return findings, inspected.table
+
+
+def _conflicts(purges: Sequence[tuple[str, Any]]) -> list[Finding]:
+    from housekeeping.policies.conflicts import conflicts  # noqa: PLC0415 - not for --help
+
+    return [
+        Finding(
+            "error" if conflict.certain else "warning",
+            f"{conflict.loser.operation} {conflict.loser.name}",
+            conflict.message,
+        )
+        for conflict in conflicts(purges)
+    ]
 
 
 def _ledger(url: str, *, init: bool) -> list[Finding]:

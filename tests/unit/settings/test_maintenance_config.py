@@ -200,9 +200,31 @@ def test_sections_without_an_operation_are_named(load: Load) -> None:
     )
     assert suite.unused_sections() == (
         "MaintenanceConfig.RedisCleanup",
-        "MaintenanceConfig.OccurrenceArchive",
         "MaintenanceConfig.ActivityLogRetention",
     )
+
+
+def test_an_archive_that_is_given_goes_on_the_schedule(load: Load) -> None:
+    without = load(connected(OccurrenceRetention={}), name="appsettings.json")
+    assert "occurrences.archive" not in [policy.operation for policy in without.all_policies()]
+    (policy,) = without.policies("occurrences.archive")
+    assert {rule.keep_for.days for rule in policy.rules} == {90}
+    given = {
+        "ArchiveAfterDays": 45,
+        "ArchiveTablePrefix": "Old",
+        "StatusesToArchive": [2, 7],
+        "CreateIndexOnArchive": False,
+        "BatchSize": 77,
+    }
+    suite = load(connected(OccurrenceArchive=given), name="appsettings.json")
+    policy = {policy.operation: policy for policy in suite.all_policies()}["occurrences.archive"]
+    assert [(rule.reason, rule.value) for rule in policy.rules] == [
+        ("completed", 2),
+        ("skipped", 7),
+    ]
+    assert {rule.keep_for.days for rule in policy.rules} == {45}
+    assert (policy.archive.prefix, policy.archive.indexes) == ("Old", ())
+    assert policy.pace.first_window_rows == 77
 
 
 WRONG = [

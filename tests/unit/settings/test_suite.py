@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 import settings
+from housekeeping.policies.archive import ArchiveIndex, ArchiveTo
 from housekeeping.policies.errors import ConfigurationRefused
 from settings import OPERATIONS
 from tests.unit.settings.conftest import REQUIRED, Load
@@ -38,10 +39,37 @@ def test_a_redis_socket_is_handed_to_celery_in_its_own_words(load: Load) -> None
 
 
 def test_a_policy_is_found_by_name(load: Load) -> None:
-    suite = load(REQUIRED + EVENTS + OFF + "[milvaion]\n")
+    archived = '[tables.old]\ntable = "x"\nage = "at"\nkeep_for = "1d"\narchive = {}\n'
+    suite = load(REQUIRED + EVENTS + OFF + archived + "[milvaion.archive]\n")
     assert [policy.name for policy in suite.policies("tables.purge")] == ["events"]
     assert [policy.name for policy in suite.policies("tables.purge", "events")] == ["events"]
-    assert [policy.operation for policy in suite.all_policies()] == list(OPERATIONS)
+    assert {policy.operation for policy in suite.all_policies()} == set(OPERATIONS)
+
+
+def test_milvaions_archive_runs_when_asked_and_by_itself_once_its_section_is_there(
+    load: Load,
+) -> None:
+    suite = load(REQUIRED + "[milvaion]\n")
+    assert [policy.name for policy in suite.policies("occurrences.archive")] == ["milvaion"]
+    assert "occurrences.archive" not in {policy.operation for policy in suite.all_policies()}
+    suite = load(REQUIRED + "[milvaion.archive]\n")
+    assert "occurrences.archive" in {policy.operation for policy in suite.all_policies()}
+
+
+def test_a_table_with_an_archive_is_archived_instead_of_purged(load: Load) -> None:
+    suite = load(
+        REQUIRED + '[tables.old]\ntable = ["app", "events"]\nage = "at"\nkeep_for = "1d"\n'
+        '[tables.old.archive]\nschema = "cold"\nmonth_of = "run"\nindexes = [["job_id", "at"]]\n'
+    )
+    (policy,) = suite.policies("tables.archive")
+    assert policy.archive == ArchiveTo(
+        prefix="events_archive",
+        schema="cold",
+        month_of="run",
+        indexes=(ArchiveIndex(columns=("job_id", "at")),),
+    )
+    with pytest.raises(ConfigurationRefused, match="has no policy"):
+        suite.policies("tables.purge")
 
 
 @pytest.mark.parametrize(
@@ -82,8 +110,20 @@ def test_a_description_is_json_and_tells_what_follows(load: Load) -> None:
     assert described["broker_url"] == "redis://cache:6379/0"
     assert described["tables"]["events"]["keep_for"] == "30d"
     assert described["policies"] == [
-        {"operation": "tables.purge", "name": "events", "table": "events", "enabled": True},
-        {"operation": "tables.purge", "name": "off", "table": "x", "enabled": False},
+        {
+            "operation": "tables.purge",
+            "name": "events",
+            "table": "events",
+            "enabled": True,
+            "scheduled": True,
+        },
+        {
+            "operation": "tables.purge",
+            "name": "off",
+            "table": "x",
+            "enabled": False,
+            "scheduled": True,
+        },
     ]
 
 
