@@ -1,6 +1,6 @@
 """Where archived rows go, as users say it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -19,7 +19,7 @@ def _month_of(value: object) -> object:
 
 def _column_lists(value: object) -> tuple[tuple[str, ...], ...]:
     expected = 'give a list of lists of columns such as [["job_id"], ["status", "created_at"]]'
-    lists = value if isinstance(value, list | tuple) else [None]
+    lists: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
     if not all(isinstance(columns, list | tuple) and columns for columns in lists):
         raise ValueError(expected)
     return tuple(tuple(read_name(column) for column in columns) for columns in lists)

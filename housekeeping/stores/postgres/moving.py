@@ -113,7 +113,7 @@ class Move(Deletion):
             )
         ]
         self._take_part(child + 1, name, parts, counts)
-        if not self.to.layout.by_run:
+        if self._may_miss:
             counts.append(self._missed(name))
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
@@ -187,8 +187,13 @@ class Move(Deletion):
         gone += [identifier(f"hk_child_{number}") for number in range(len(self._children))]
         for part, name in enumerate(gone):
             self._take_part(part, name, parts, counts)
-        if not self.to.layout.by_run:
+        if self._may_miss:
             counts.append(self._missed(gone[0]))
+
+    @property
+    def _may_miss(self) -> bool:
+        """Whether a row may belong to none of the periods."""
+        return not (self.to.layout.by_run and self.to.periods)
 
     def _take_part(
         self,
