@@ -5,6 +5,7 @@ import os
 import time
 
 from benchmarks import contest
+from benchmarks.archiving import archiving
 from benchmarks.figures import Figure, table_of
 from benchmarks.memory import memory
 from benchmarks.nothing_expired import nothing_expired
@@ -48,6 +49,8 @@ def _measure(stage: Stage, options: argparse.Namespace) -> list[Figure]:
     print(f"\nbatches of one size, {WINDOWS} and more of them", flush=True)
     figures += steadiness(stage, table, options.rounds)
     figures += of_the_loop(table, alone[contest.LOOP][-1], beside[contest.LOOP][-1])
+    print("\nthe same rows, archived by each", flush=True)
+    figures += archiving(stage, table, options.rounds, options.loop_seconds)
     print("\nmemory", flush=True)
     figures += memory(stage, table)
     if not options.skip_ten_million:

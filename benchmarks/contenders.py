@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from benchmarks.stage import Table, session
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.purge import purge
+from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
@@ -97,8 +98,9 @@ def run(
     walker: str | None = None,
     listen: Callable[[Event], None] = lambda _: None,
     pace: Pace | None = None,
+    archive: ArchiveTo | None = None,
 ) -> RunResult:
-    """Purge a table. Raises RuntimeError when the run did not go through all of it."""
+    """Purge or archive a table. Raises RuntimeError when the run did not go through all of it."""
     policy = PurgePolicy(
         operation="tables.purge",
         name="benchmark",
@@ -106,6 +108,7 @@ def run(
         table=TableName(table.name),
         age=Age(columns=("created_at",)),
         rules=(ExpiryRule(reason="expired", keep_for=keep_for),),
+        archive=archive,
         pace=pace or Pace(duty=1.0),
     )
     with redis_at(redis_url) as redis:

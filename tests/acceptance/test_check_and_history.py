@@ -130,3 +130,42 @@ def test_history_in_a_pipe_is_plain_lines_with_a_header(full: Installation) -> N
     assert "\x1b" not in answer.stdout
     assert header.split("\t")[:4] == ["started", "operation", "policy", "stopped"]
     assert row.split("\t")[1:5] == ["tables.purge", "events", "exhausted", "2000"]
+
+
+def test_check_refuses_policies_that_would_fight_over_rows(stack: Installation) -> None:
+    fighting = variables(
+        milvaion__retention__completed_keep_for="30d", milvaion__archive__keep_for="90d"
+    )
+    answer = stack.housekeeping("check", "--json", **fighting)
+    assert answer.returncode == 65, answer
+    errors = [f for f in json.loads(answer.stdout)["findings"] if f["level"] == "error"]
+    assert [finding["subject"] for finding in errors] == ["occurrences.archive milvaion"]
+    assert "nothing would be left" in errors[0]["message"]
+    peaceful = variables(
+        milvaion__archive__keep_for="20d", milvaion__archive__statuses='["completed"]'
+    )
+    assert stack.housekeeping("check", **peaceful).returncode == 0
+
+
+def test_an_archive_through_the_command_moves_rows_and_tells_where(stack: Installation) -> None:
+    stack.rows(
+        "DROP TABLE IF EXISTS parcels CASCADE;"
+        "CREATE TABLE parcels (id int PRIMARY KEY, at timestamptz);"
+        "INSERT INTO parcels VALUES (1, '2024-01-31 23:59:59+00'), (2, '2024-02-01'), (3, now())"
+    )
+    archive = variables(
+        tables__parcels__table="parcels", tables__parcels__age="at",
+        tables__parcels__keep_for="30d", tables__parcels__archive="{}",
+    )  # fmt: skip
+    words = ("run", "tables.archive", "--policy", "parcels", "--inline")
+    dry = stack.housekeeping(*words, "--dry-run", **archive)
+    assert dry.returncode == 0, dry
+    assert "would archive 2" in dry.stdout
+    answer = stack.housekeeping(*words, "--json", **archive)
+    assert answer.returncode == 0, answer
+    result = json.loads(answer.stdout)
+    assert (result["success"], result["total_archived"]) == (True, 2)
+    assert [table["table"] for table in result["tables"]] == [
+        "public.parcels_archive_2024_01", "public.parcels_archive_2024_02",
+    ]  # fmt: skip
+    assert stack.rows("SELECT id FROM parcels_archive_2024_02") == [{"id": 2}]
