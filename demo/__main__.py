@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 from rich.console import Console
 
-from demo import milvaion, stack, webhooks
+from demo import milvaion, stack, tables
 from embedded.postgresql import PostgresServer
 from embedded.valkey import ValkeyServer
 
@@ -40,9 +40,7 @@ def main() -> int:
 def _fill(database: str, occurrences: int) -> None:
     begun = time.monotonic()
     with psycopg2.connect(database) as connection:
-        counts = milvaion.fill(connection, occurrences) | webhooks.fill(
-            connection, occurrences // 2
-        )
+        counts = milvaion.fill(connection, occurrences) | tables.fill(connection, occurrences // 2)
     connection.close()
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     console.print(f"{told} in {time.monotonic() - begun:.0f} s")
@@ -56,13 +54,24 @@ redis_url = "{valkey.url(2)}"
 database_url = "{database}"
 splay = 0
 
-[milvaion]
+[milvaion.retention]
+timed_out_keep_for = "90d"
+
+[milvaion.archive]  # younger than retention would delete them
+keep_for = "45d"
+statuses = ["failed", "timed_out"]
 
 [tables.webhooks]
 table = "webhook_deliveries"
 age = "coalesce(finished_at, created_at)"
 status_column = "state"
 statuses = {{ delivered = "14d", failed = "60d" }}
+
+[tables.audit]
+table = "audit_entries"
+age = "happened_at"
+keep_for = "365d"
+archive = {{}}
 """
 
 

@@ -1,4 +1,4 @@
-"""Fills a table no system of ours knows: what a user describes under [tables.NAME]."""
+"""Fills tables no system of ours knows: what a user describes under [tables.NAME]."""
 
 from typing import Any
 
@@ -13,12 +13,19 @@ _FILL = """
         CASE WHEN i %% 5 < 4 THEN began + interval '2 seconds' END
     FROM (SELECT i, now() - (i::float8 / %(rows)s) * interval '90 days' AS began
           FROM generate_series(%(rows)s, 1, -1) i) AS made;
-    ANALYZE webhook_deliveries;
+    CREATE TABLE audit_entries (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, actor text NOT NULL, action text NOT NULL,
+        happened_at timestamptz NOT NULL);
+    INSERT INTO audit_entries (actor, action, happened_at)
+    SELECT 'user ' || i %% 300, (ARRAY['login', 'export', 'rename'])[1 + i %% 3],
+        now() - (i::float8 / %(rows)s) * interval '400 days'
+    FROM generate_series(%(rows)s, 1, -1) i;
+    ANALYZE webhook_deliveries, audit_entries;
 """
 
 
 def fill(connection: Any, rows: int) -> dict[str, int]:
-    """Make the table and its rows; return how many of what."""
+    """Make the tables and their rows; return how many of what."""
     with connection.cursor() as cursor:
         cursor.execute(_FILL, {"rows": rows})
-    return {"webhook deliveries": rows}
+    return {"webhook deliveries": rows, "audit entries": rows}
