@@ -1,12 +1,13 @@
 """The ledger's tables, version by version. Append only: a database holds what it has been given.
 
-run            one row a run: who, what, when, why it stopped, totals
-run_window     one row a committed window, written in the transaction that deleted its rows
-target         one row a table: the fence number of the run that may write, remembered sizes
-archive_table  one row a dated table of ours, its rows counted in the transactions that moved them
+run                 one row a run: who, what, when, why it stopped, totals
+run_window          one row a committed window, written in the transaction that deleted its rows
+target              one row a table: the fence number of the run that may write, remembered sizes
+archive_table       one row a dated table of ours, its rows counted as they were moved
+detached_partition  one row a partition we took out of its table, and what became of it
 """
 
-TABLES = ("run", "run_window", "target", "archive_table")
+TABLES = ("run", "run_window", "target", "archive_table", "detached_partition")
 
 # Append only: a database holds the versions it has been given.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -45,5 +46,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             last_row_at timestamptz, exported jsonb, exported_at timestamptz, dropped_at timestamptz)
         """,
         "CREATE INDEX archive_table_source ON housekeeping.archive_table (source)",
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.detached_partition (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            root text NOT NULL, parent_schema text NOT NULL, parent_name text NOT NULL,
+            relation_oid oid NOT NULL, relation_schema text NOT NULL, relation_name text NOT NULL,
+            bounds text NOT NULL, upper_bound text, rows bigint NOT NULL, bytes bigint NOT NULL,
+            state text NOT NULL CHECK (state IN
+                ('detaching', 'detached', 'dropped', 'withdrawn', 'returned', 'changed', 'gone')),
+            policy text NOT NULL, run_id uuid NOT NULL, dropped_by uuid,
+            wanted_at timestamptz NOT NULL DEFAULT clock_timestamp(), detached_at timestamptz,
+            drop_after timestamptz, dropped_at timestamptz, error text)
+        """,
+        """
+        CREATE UNIQUE INDEX detached_partition_open ON housekeeping.detached_partition (relation_oid)
+            WHERE state IN ('detaching', 'detached')
+        """,
+        "CREATE INDEX detached_partition_root ON housekeeping.detached_partition (root)",
     ),
 )

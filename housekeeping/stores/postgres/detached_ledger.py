@@ -1,0 +1,278 @@
+"""What became of the partitions we took out of their tables: intended, detached, dropped, or not.
+
+detaching   we are about to; DETACH CONCURRENTLY can't be in a transaction with its record
+detached    out of its table, and ours to drop once `drop_after` has come
+dropped     gone for good
+withdrawn   it never came to it: the partition is still attached
+returned    somebody attached it again: no longer ours
+changed     somebody renamed or moved it, so it is wanted: no longer ours
+gone        somebody else dropped it
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+from uuid import UUID
+
+from psycopg2 import sql
+from sqlalchemy import Connection
+
+from housekeeping.policies.errors import LeaseTaken
+from housekeeping.stores.postgres.partitions import Partition
+from housekeeping.stores.postgres.statement import Statement, execute, identifier
+from housekeeping.stores.postgres.window_ledger import WindowLedger
+
+_WANT = Statement(
+    "ledger.want_detached",
+    sql.SQL(
+        """
+        INSERT INTO housekeeping.detached_partition AS d
+            (root, parent_schema, parent_name, relation_oid, relation_schema, relation_name, bounds,
+             upper_bound, rows, bytes, state, policy, run_id)
+        SELECT %(root)s, %(parent_schema)s, %(parent_name)s, %(oid)s, %(schema)s, %(name)s,
+               %(bounds)s, %(upper)s, %(rows)s, %(bytes)s, 'detaching', %(policy)s, %(run_id)s::uuid
+        WHERE EXISTS (SELECT FROM housekeeping.target
+                      WHERE relation = %(root)s AND fence = %(fence)s)
+        ON CONFLICT (relation_oid) WHERE state IN ('detaching', 'detached') DO UPDATE SET
+            state = 'detaching', root = excluded.root, parent_schema = excluded.parent_schema,
+            parent_name = excluded.parent_name, relation_schema = excluded.relation_schema,
+            relation_name = excluded.relation_name, bounds = excluded.bounds,
+            upper_bound = excluded.upper_bound, rows = excluded.rows, bytes = excluded.bytes,
+            policy = excluded.policy, run_id = excluded.run_id, wanted_at = clock_timestamp(),
+            detached_at = NULL, drop_after = NULL, error = NULL
+        RETURNING id
+        """
+    ),
+)
+_OPEN = Statement(
+    "ledger.open_detached",
+    sql.SQL(
+        """
+        SELECT d.id, d.root, d.parent_schema, d.parent_name, d.relation_oid, d.relation_schema,
+               d.relation_name, d.bounds, d.rows, d.bytes, d.state = 'detached', d.drop_after::text,
+               c.oid IS NOT NULL,
+               coalesce(n.nspname = d.relation_schema AND c.relname = d.relation_name, false),
+               coalesce(c.relispartition, false), coalesce(i.inhdetachpending, false),
+               -- never earlier than was said when it was detached, nor than is said now
+               coalesce(greatest(d.drop_after, d.detached_at + %(grace)s) <= clock_timestamp(), false)
+        FROM housekeeping.detached_partition d
+        LEFT JOIN pg_class c ON c.oid = d.relation_oid AND c.relkind IN ('r', 'p')
+        LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE d.root = %(root)s AND d.state IN ('detaching', 'detached')
+          AND (%(id)s::bigint IS NULL OR d.id = %(id)s) ORDER BY d.id
+        """
+    ),
+)
+_CONFIRM = Statement(
+    "ledger.confirm_detached",
+    sql.SQL(
+        """
+        UPDATE housekeeping.detached_partition SET state = 'detached', run_id = %(run_id)s::uuid,
+            detached_at = clock_timestamp(), drop_after = clock_timestamp() + %(grace)s
+        WHERE id = %(id)s
+        """
+    ),
+)
+_SETTLE = Statement(
+    "ledger.settle_detached",
+    sql.SQL(
+        "UPDATE housekeeping.detached_partition SET state = %(state)s, error = %(error)s"
+        " WHERE id = %(id)s"
+    ),
+)
+_DROPPED = Statement(
+    "ledger.dropped_partition",
+    sql.SQL(
+        """
+        UPDATE housekeeping.detached_partition SET state = 'dropped', error = NULL,
+            dropped_at = clock_timestamp(), dropped_by = %(run_id)s::uuid WHERE id = %(id)s
+        """
+    ),
+)
+_NOTE = Statement(
+    "ledger.note_detached",
+    sql.SQL("UPDATE housekeeping.detached_partition SET error = %(error)s WHERE id = %(id)s"),
+)
+_OF_RUN = Statement(
+    "ledger.detached_of_run",
+    sql.SQL(
+        """
+        SELECT relation_schema, relation_name, bounds, rows, bytes, drop_after,
+               coalesce(dropped_by = %(run_id)s::uuid, false)
+        FROM housekeeping.detached_partition
+        WHERE (run_id = %(run_id)s::uuid AND state IN ('detached', 'dropped'))
+           OR dropped_by = %(run_id)s::uuid ORDER BY id
+        """
+    ),
+)
+
+
+class Fate(Enum):
+    """What the catalog says of a partition the ledger holds as being or having been detached."""
+
+    UNDONE = auto()
+    """we never came to detach it"""
+    PENDING = auto()
+    """detaching it was cut short; FINALIZE ends that"""
+    UNCONFIRMED = auto()
+    """detached, and nobody has written that down yet"""
+    KEPT = auto()
+    """in its grace, or kept for good"""
+    DUE = auto()
+    """its grace is over"""
+    RETURNED = auto()
+    CHANGED = auto()
+    GONE = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detached:
+    """A partition the ledger holds as being or having been detached."""
+
+    id: int
+    root: str
+    """label of the purged table"""
+    parent: tuple[str, str]
+    """schema and name of the table it was attached to"""
+    oid: int
+    schema: str
+    name: str
+    bounds: str
+    rows: int
+    """estimate"""
+    bytes: int
+    drop_after: str | None
+    """None: kept for good"""
+    fate: Fate
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class Retired:
+    """What a run did to a partition: for the result."""
+
+    table: str
+    bounds: str
+    rows: int
+    bytes: int
+    drop_after: str | None
+    dropped: bool
+
+
+def want_detached(
+    connection: Connection,
+    ledger: WindowLedger,
+    policy: str,
+    parent: Partition,
+    partition: Partition,
+    upper: str,
+    rows: int,
+    size: int,
+) -> int:
+    """Write down that we are about to detach a partition; return the row's id.
+
+    Raises LeaseTaken when a newer run has taken the table over.
+    """
+    made = execute(
+        connection,
+        _WANT,
+        root=ledger.relation,
+        fence=ledger.fence,
+        parent_schema=parent.schema,
+        parent_name=parent.name,
+        oid=partition.oid,
+        schema=partition.schema,
+        name=partition.name,
+        bounds=partition.bounds,
+        upper=upper,
+        rows=rows,
+        bytes=size,
+        policy=policy,
+        run_id=str(ledger.run_id),
+    ).scalar()
+    if made is None:
+        raise LeaseTaken(target=ledger.relation)
+    return int(made)
+
+
+def open_partitions(
+    connection: Connection, root: str, grace: timedelta, only: int | None = None
+) -> list[Detached]:
+    """Return the partitions of a table that are neither dropped nor given up, oldest first.
+
+    `only`: the row of this id alone.
+    """
+    found = execute(connection, _OPEN, root=root, grace=grace, id=only)
+    return [
+        Detached(
+            id=row[0],
+            root=row[1],
+            parent=(row[2], row[3]),
+            oid=row[4],
+            schema=row[5],
+            name=row[6],
+            bounds=row[7],
+            rows=row[8],
+            bytes=row[9],
+            drop_after=row[11],
+            fate=_fate(*row[10:11], *row[12:]),
+        )
+        for row in found
+    ]
+
+
+def _fate(
+    confirmed: bool,  # noqa: FBT001 - columns of one row
+    there: bool,  # noqa: FBT001
+    same_name: bool,  # noqa: FBT001
+    attached: bool,  # noqa: FBT001
+    pending: bool,  # noqa: FBT001
+    due: bool,  # noqa: FBT001
+) -> Fate:
+    checks = (
+        (not there, Fate.GONE),
+        (not same_name, Fate.CHANGED),
+        (pending and not confirmed, Fate.PENDING),
+        (attached, Fate.RETURNED if confirmed else Fate.UNDONE),
+        (not confirmed, Fate.UNCONFIRMED),
+        (due, Fate.DUE),
+    )
+    return next((fate for holds, fate in checks if holds), Fate.KEPT)
+
+
+def confirm_detached(
+    connection: Connection, id_: int, run_id: UUID, grace: timedelta | None
+) -> None:
+    """Write down that a partition is detached; without a grace it is never dropped."""
+    execute(connection, _CONFIRM, id=id_, run_id=str(run_id), grace=grace)
+
+
+def settle_detached(connection: Connection, id_: int, state: str, error: str | None = None) -> None:
+    """Give a partition up: withdrawn, returned, changed or gone."""
+    execute(connection, _SETTLE, id=id_, state=state, error=error)
+
+
+def note_error(connection: Connection, id_: int, error: str) -> None:
+    """Write down why a partition could not be dropped yet."""
+    execute(connection, _NOTE, id=id_, error=error)
+
+
+def record_drop(connection: Connection, id_: int, run_id: UUID) -> None:
+    """Write a drop down, in its own transaction."""
+    execute(connection, _DROPPED, id=id_, run_id=str(run_id))
+
+
+def retired_by(connection: Connection, run_id: UUID) -> list[Retired]:
+    """Return the partitions a run detached or dropped."""
+    return [
+        Retired(f"{row[0]}.{row[1]}", row[2], row[3], row[4], row[5] and row[5].isoformat(), row[6])
+        for row in execute(connection, _OF_RUN, run_id=str(run_id))
+    ]

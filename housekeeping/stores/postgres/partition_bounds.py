@@ -1,0 +1,84 @@
+"""Which partitions can hold rows of a certain age: the server's own pruning says, and its types."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import sql
+from sqlalchemy import Connection
+
+from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.cutoffs import base_type
+from housekeeping.stores.postgres.partitions import Partition
+from housekeeping.stores.postgres.statement import Statement, execute, raw
+
+_PRUNING = Statement(
+    "partitions.pruning", sql.SQL("SELECT set_config('enable_partition_pruning', 'on', true)")
+)
+# One column: two literals as pg_get_expr writes them, quoted or a number, or MINVALUE and MAXVALUE.
+_RANGE = re.compile(r"FOR VALUES FROM \((?P<lower>.*)\) TO \((?P<upper>.*)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Upper:
+    """Where a range partition ends."""
+
+    text: str
+    """as the server writes it"""
+    rank: int
+    """among those it was asked with; 1 is the oldest"""
+    expired: bool
+    """it is at or before the cutoff: every row below it has expired"""
+
+
+def tables_reached(
+    connection: Connection, root: TableFacts, condition: sql.Composable, values: Mapping[str, Any]
+) -> frozenset[tuple[str, str]]:
+    """Return schema and name of the partitions that may hold a row which meets a condition.
+
+    What the planner leaves out it has proven to hold none, from bounds and constraints.
+    """
+    execute(connection, _PRUNING)
+    body = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT FROM {} WHERE {}").format(
+        root.identifier, condition
+    )
+    plan = execute(connection, Statement("partitions.reached", body), **values).scalar_one()
+    return frozenset(_tables_in(plan[0]["Plan"]))
+
+
+def _tables_in(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "Relation Name" in node:
+        yield node["Schema"], node["Relation Name"]
+    for below in node.get("Plans", ()):
+        yield from _tables_in(below)
+
+
+def uppers(
+    connection: Connection, partitions: Sequence[Partition], declared: str, cutoff: object
+) -> dict[int, Upper]:
+    """Return where partitions end that range over one column of a type, by oid.
+
+    Those without an end are left out. The server reads its own bounds back and compares them.
+    """
+    texts = {part.oid: text for part in partitions if (text := _upper_text(part.bounds))}
+    if not texts:
+        return {}
+    body = sql.SQL(
+        """
+        SELECT oid, text, rank() OVER (ORDER BY text::{type}), text::{type} <= %(cutoff)s
+        FROM unnest(%(oids)s::oid[], %(texts)s::text[]) AS bound (oid, text)
+        """
+    ).format(type=raw(base_type(declared)))
+    statement = Statement("partitions.uppers", body)
+    values = {"oids": list(texts), "texts": list(texts.values()), "cutoff": cutoff}
+    found = execute(connection, statement, **values)
+    return {oid: Upper(text, rank, expired) for oid, text, rank, expired in found}
+
+
+def _upper_text(bounds: str) -> str | None:
+    found = _RANGE.fullmatch(bounds)
+    if found is None or found["upper"] == "MAXVALUE":
+        return None
+    text = found["upper"]
+    return text[1:-1].replace("''", "'") if text.startswith("'") else text
