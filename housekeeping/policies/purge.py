@@ -4,7 +4,7 @@ Nothing here knows SQL. `stores/postgres` turns it into statements after it has 
 in the catalog, so a wrong name is refused before anything is touched.
 """
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from typing import Literal
 
@@ -12,6 +12,13 @@ from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.policy import Policy
 
 AgeUnit = Literal["s", "ms", "us"]
+
+# Fields of a policy that say nothing of which rows go. Any other one that is set, also one that is
+# added later, keeps whole partitions from going.
+_OF_NO_ROW = {
+    *("operation", "name", "database_url", "pace"),
+    *("table", "age", "rules", "child_names", "partitions"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,18 @@ class KeptBy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartitionCare:
+    """What becomes of a partition all of whose rows have expired.
+
+    `grace`: how long it stays in the database after it was taken out of its table.
+    `then`: `drop` it when the grace is over, or `keep` it for good.
+    """
+
+    grace: timedelta = timedelta(days=7)
+    then: Literal["drop", "keep"] = "drop"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurgePolicy(Policy):
     """Which rows of one table expire, and how gently they go."""
 
@@ -102,10 +121,22 @@ class PurgePolicy(Policy):
     """what rows of a referring table are called in details: (table, key)"""
     archive: ArchiveTo | None = None
     """where rows move to; None: they are deleted"""
+    partitions: PartitionCare = PartitionCare()
 
     @property
     def total_key(self) -> str:
         return "total_archived" if self.archive else "total_deleted"
+
+    @property
+    def takes_every_old_row(self) -> bool:
+        """Whether a row's age alone decides: a partition older than the cutoff may go unread."""
+        if len(self.rules) != 1 or self.rules[0].column is not None:
+            return False
+        return all(
+            each.default is not MISSING and getattr(self, each.name) == each.default
+            for each in fields(self)
+            if each.name not in _OF_NO_ROW
+        )
 
     @property
     def works_on(self) -> str:

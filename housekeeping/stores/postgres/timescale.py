@@ -112,10 +112,9 @@ def expired_chunks(connection: Connection, table: Hypertable, cutoff: object) ->
 
 def drop_chunks_until(connection: Connection, table: Hypertable, end: str) -> list[str]:
     """Drop the chunks that end at or before `end`; inside the transaction that is open."""
-    body = sql.SQL("SELECT {}(%(table)s::regclass, older_than => %(end)s::{})").format(
+    body = sql.SQL("SELECT {}(%(oid)s::oid::regclass, older_than => %(end)s::{})").format(
         identifier(table.functions, "drop_chunks"),
         sql.SQL(table.type if table.type in _INTEGERS else _TIME),
     )
-    name = table.facts.identifier.as_string(connection.connection.driver_connection)
-    found = execute(connection, Statement("timescale.drop_chunks", body), table=name, end=end)
-    return [str(row[0]) for row in found]
+    statement = Statement("timescale.drop_chunks", body)
+    return [str(row[0]) for row in execute(connection, statement, oid=table.facts.oid, end=end)]
