@@ -66,6 +66,11 @@ class Plan:
     reason: str
     """why this way"""
 
+    @property
+    def told(self) -> str:
+        """Return the way for people."""
+        return f"{', '.join(walk.name for walk in self.walks)}: {self.reason}"
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "walks": [walk.name for walk in self.walks],

@@ -1,5 +1,6 @@
 """Turns what a purge does into events."""
 
+from housekeeping.engine.partition_planning import PartitionPlan
 from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
@@ -29,15 +30,17 @@ class RunReport:
         }
         self._dry_run = request.dry_run
         self._estimate = 0
+        self._in_parts = False
 
-    def started(self, table: str, plan: Plan, *, resumed: bool) -> None:
+    def started(self, table: str, plan: Plan | PartitionPlan, *, resumed: bool) -> None:
         self._estimate = plan.estimate
-        walks = ", ".join(walk.name for walk in plan.walks)
+        # A partitioned table is walked partition by partition: how far one is says little.
+        self._in_parts = isinstance(plan, PartitionPlan)
         self._events.publish(
             RunStarted(
                 **self._who,
                 table=table,
-                walk=f"{walks}: {plan.reason}",
+                walk=plan.told,
                 estimate=plan.estimate,
                 dry_run=self._dry_run,
                 resumed=resumed,
@@ -57,7 +60,7 @@ class RunReport:
         )
 
     def _percent(self, rows: int, fraction: float | None) -> int:
-        if fraction is None:
+        if fraction is None or self._in_parts:
             fraction = rows / max(1, self._estimate)
         return min(_ALMOST, int(100 * fraction))
 

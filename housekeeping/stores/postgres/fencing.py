@@ -41,4 +41,4 @@ def become_writer(connection: Connection, facts: TableFacts, run_id: UUID, pace:
             raise
         reason = "another session keeps deleting from the table"
         raise LeaseLost(target=facts.label, reason=reason) from error
-    return Writer(WindowLedger(run_id, facts.label, fence), sizes)
+    return Writer(WindowLedger(run_id, facts.label, fence, facts.oid), sizes)

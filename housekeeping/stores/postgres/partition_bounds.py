@@ -10,11 +10,16 @@ from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.cutoffs import base_type
-from housekeeping.stores.postgres.partitions import Partition
+from housekeeping.stores.postgres.estimates import explain
+from housekeeping.stores.postgres.partitions import Partition, PartitionTree
 from housekeeping.stores.postgres.statement import Statement, execute, raw
 
 _PRUNING = Statement(
     "partitions.pruning", sql.SQL("SELECT set_config('enable_partition_pruning', 'on', true)")
+)
+_FILLED = Statement(
+    "partitions.filled",
+    sql.SQL("SELECT coalesce(sum(pg_relation_size(oid)), 0) > 0 FROM unnest(%(oids)s::oid[]) oid"),
 )
 # One column: two literals as pg_get_expr writes them, quoted or a number, or MINVALUE and MAXVALUE.
 _RANGE = re.compile(r"FOR VALUES FROM \((?P<lower>.*)\) TO \((?P<upper>.*)\)", re.DOTALL)
@@ -33,17 +38,18 @@ class Upper:
 
 
 def tables_reached(
-    connection: Connection, root: TableFacts, condition: sql.Composable, values: Mapping[str, Any]
+    connection: Connection, root: TableFacts, age: sql.Composable, comparison: str, cutoff: object
 ) -> frozenset[tuple[str, str]]:
-    """Return schema and name of the partitions that may hold a row which meets a condition.
+    """Return schema and name of the partitions that may hold a row whose age compares so.
 
-    What the planner leaves out it has proven to hold none, from bounds and constraints.
+    What the planner leaves out it has proven to hold none, from bounds and constraints. Rows without
+    an age compare as nothing: only what ranges over the age itself is sure to hold none of those.
     """
     execute(connection, _PRUNING)
-    body = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT FROM {} WHERE {}").format(
-        root.identifier, condition
+    body = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT FROM {} WHERE {} {} %(cutoff)s").format(
+        root.identifier, age, sql.SQL(comparison)
     )
-    plan = execute(connection, Statement("partitions.reached", body), **values).scalar_one()
+    plan = execute(connection, Statement("partitions.reached", body), cutoff=cutoff).scalar_one()
     return frozenset(_tables_in(plan[0]["Plan"]))
 
 
@@ -52,6 +58,18 @@ def _tables_in(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield node["Schema"], node["Relation Name"]
     for below in node.get("Plans", ()):
         yield from _tables_in(below)
+
+
+def held_rows(connection: Connection, tree: PartitionTree, node: Partition) -> int:
+    """Return how many rows the planner expects in a partition and all below it.
+
+    Asked only where there are any blocks: it takes an empty table for one of ten.
+    """
+    oids = [leaf.oid for leaf in tree.leaves(node) if leaf.kind == "r"]
+    if not execute(connection, _FILLED, oids=oids).scalar_one():
+        return 0
+    body = sql.SQL("SELECT FROM {}").format(node.identifier)
+    return int(explain(connection, "estimate.rows", body, {})["Plan Rows"])
 
 
 def uppers(

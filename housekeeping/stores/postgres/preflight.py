@@ -26,7 +26,12 @@ from housekeeping.stores.postgres.names import (
     quoted,
 )
 from housekeeping.stores.postgres.predicate import Keeper
-from housekeeping.stores.postgres.refusals import refuse_harm, refuse_hidden, refuse_unindexed
+from housekeeping.stores.postgres.refusals import (
+    PARTITIONED,
+    refuse_harm,
+    refuse_hidden,
+    refuse_unindexed,
+)
 from housekeeping.stores.postgres.relatives import (
     Child,
     children_of,
@@ -34,6 +39,7 @@ from housekeeping.stores.postgres.relatives import (
     implied_keeper,
     keeper_called,
 )
+from housekeeping.stores.postgres.timescale import Hypertable, hypertable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,12 @@ class Target:
     warnings: tuple[str, ...]
     layout: ArchiveLayout | None = None
     """where rows move to; None: they are deleted"""
+    chunks: Hypertable | None = None
+    """what TimescaleDB knows of it"""
+
+    @property
+    def partitioned(self) -> bool:
+        return self.facts.kind == PARTITIONED
 
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
@@ -57,8 +69,13 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
 
     Raises the PolicyRefused that fits; each says what to do.
     """
-    facts = table_called(connection, policy, policy.table)
-    refuse_harm(policy, facts)
+    return target_on(connection, policy, table_called(connection, policy, policy.table))
+
+
+def target_on(connection: Connection, policy: PurgePolicy, facts: TableFacts) -> Target:
+    """Look up what a policy names on one table: the one it names, or a partition of that."""
+    chunks = hypertable(connection, facts) if facts.has_children else None
+    refuse_harm(policy, facts, chunked=chunks is not None)
     age = age_on(policy, facts)
     age_type = age_type_on(connection, policy, facts, age)
     rules = tuple(rule_on(connection, policy, facts, rule) for rule in policy.rules)
@@ -94,12 +111,13 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
         keepers=(*declared, *implied),
         warnings=tuple(_warnings(policy, facts)),
         layout=layout,
+        chunks=chunks,
     )
 
 
 def _warnings(policy: PurgePolicy, facts: TableFacts) -> list[str]:
     warnings = []
-    if facts.rows < 0:
+    if facts.rows < 0 and facts.kind != PARTITIONED:  # autovacuum never analyzes one of these
         warnings.append(
             f"{facts.label} was never analyzed, so estimates are guesses: run ANALYZE "
             f"{quoted(facts.schema, facts.name)}"

@@ -21,8 +21,8 @@ from housekeeping.stores.postgres.names import (
     quoted,
 )
 
+PARTITIONED = "p"
 _KINDS = {
-    "p": ("a partitioned table", "Give a policy to each of its partitions by their own names."),
     "v": ("a view", "Give the table behind it."),
     "m": ("a materialized view", "It holds a copy; give the table it is made from."),
     "f": ("a foreign table", "Run housekeeping on the server that holds its rows."),
@@ -32,11 +32,12 @@ _KINDS = {
 _DEEPEST_CASCADE = 8
 
 
-def refuse_harm(policy: PurgePolicy, facts: TableFacts) -> None:
+def refuse_harm(policy: PurgePolicy, facts: TableFacts, *, chunked: bool = False) -> None:
+    """Refuse what would harm. `chunked`: TimescaleDB looks after the tables that inherit from it."""
     if facts.kind in _KINDS:
         kind, remedy = _KINDS[facts.kind]
         raise NotATable(policy=policy.name, table=facts.label, kind=kind, remedy=remedy)
-    if facts.has_children:
+    if facts.has_children and facts.kind != PARTITIONED and not chunked:
         raise NotATable(
             policy=policy.name,
             table=facts.label,
@@ -48,7 +49,9 @@ def refuse_harm(policy: PurgePolicy, facts: TableFacts) -> None:
             f"{policy.name}: {facts.label} belongs to the server or to the ledger; "
             "housekeeping does not delete from it"
         )
-    refuse_hidden(policy, facts, ("SELECT", "UPDATE", "DELETE"))
+    # Rows of a partitioned table go partition by partition, by the rights on each of those.
+    held = facts.kind == PARTITIONED
+    refuse_hidden(policy, facts, ("SELECT",) if held else ("SELECT", "UPDATE", "DELETE"))
     if facts.delete_rules:
         raise PolicyRefused(
             f"{policy.name}: the rule {facts.delete_rules[0]} rewrites DELETE on {facts.label}, so "

@@ -44,7 +44,7 @@ _RECORD = Statement(
         INSERT INTO housekeeping.run_window
             (run_id, number, target, walk, lower, upper, done_to, fence, rows, counts, left_behind,
              error)
-        SELECT %(run_id)s::uuid, %(number)s, %(relation)s, %(walk)s, %(lower)s, %(upper)s, %(done_to)s,
+        SELECT %(run_id)s::uuid, %(number)s, %(target)s, %(walk)s, %(lower)s, %(upper)s, %(done_to)s,
                %(fence)s, %(rows)s, %(counts)s::jsonb, %(left_behind)s, %(error)s
         WHERE EXISTS (SELECT FROM housekeeping.target
                       WHERE relation = %(relation)s AND fence = %(fence)s)
@@ -76,7 +76,8 @@ _LAST = Statement(
     sql.SQL(
         """
         SELECT walk, done_to FROM housekeeping.run_window
-        WHERE run_id = %(run_id)s::uuid AND done_to IS NOT NULL ORDER BY number DESC LIMIT 1
+        WHERE run_id = %(run_id)s::uuid AND target = %(target)s AND done_to IS NOT NULL
+        ORDER BY number DESC LIMIT 1
         """
     ),
 )
@@ -139,6 +140,15 @@ class WindowLedger:
     run_id: UUID
     relation: str
     fence: int
+    oid: int
+    """of the table: one batch at a time on it, whoever started it"""
+    part: str | None = None
+    """the partition its windows are of"""
+
+    @property
+    def target(self) -> str:
+        """Return the table a window speaks of."""
+        return self.part or self.relation
 
     def record(
         self,
@@ -164,6 +174,7 @@ class WindowLedger:
             _RECORD,
             run_id=str(self.run_id),
             number=number,
+            target=self.target,
             relation=self.relation,
             walk=walk,
             lower=bounds[0],
@@ -184,7 +195,7 @@ class WindowLedger:
 
     def done_to(self, connection: Connection) -> tuple[str, str] | None:
         """Return the walk and the place in it up to which everything is committed."""
-        row = execute(connection, _LAST, run_id=str(self.run_id)).first()
+        row = execute(connection, _LAST, run_id=str(self.run_id), target=self.target).first()
         return None if row is None else (row[0], row[1])
 
     def remember_sizes(self, connection: Connection, sizes: Mapping[str, int]) -> None:

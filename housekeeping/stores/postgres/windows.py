@@ -123,7 +123,8 @@ class WindowStore:
         transaction = self._connection.begin()
         try:
             set_guards(self._connection, self._policy.pace, seqscan=False)
-            if not try_fence(self._connection, self._target.facts.oid):
+            assert self._ledger is not None
+            if not try_fence(self._connection, self._ledger.oid):
                 raise FenceBusy
             emptied = Emptying(
                 self._connection, self._target, self._archive, record.range, predicate, how

@@ -1,0 +1,42 @@
+"""A leaf of a partitioned table as a table to be purged: what its root's policy says, looked up on it."""
+
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from housekeeping.policies.errors import PolicyRefused
+from housekeeping.stores.postgres.catalog import describe_table
+from housekeeping.stores.postgres.partitions import Partition, PartitionTree
+from housekeeping.stores.postgres.preflight import Target, target_on
+from housekeeping.stores.postgres.relatives import Child
+
+
+def leaf_target(
+    connection: Connection, root: Target, tree: PartitionTree, leaf: Partition
+) -> Target:
+    """Return a leaf as a target of its root's policy; its archived rows go where the root's go.
+
+    Raises the PolicyRefused that fits.
+    """
+    facts = describe_table(connection, leaf.oid)
+    for key in facts.foreign_keys:
+        if key.child_oid in tree.nodes:
+            raise PolicyRefused(
+                f"{root.policy.name}: {root.facts.label} is partitioned and refers to itself by "
+                f"{key.name}, so a row in one partition may need one in another. Drop that key, or "
+                "delete its rows by a policy of your own"
+            )
+    own = target_on(connection, root.policy, facts)
+    if root.layout is None:
+        return own
+    if [_who(child) for child in own.children] != [_who(child) for child in root.children]:
+        raise PolicyRefused(
+            f"{root.policy.name}: a foreign key refers to {facts.label} alone and not to "
+            f"{root.facts.label}; the archive has no table for those rows. Let it refer to the whole "
+            "table, or give the partition's rows a policy that deletes"
+        )
+    return replace(own, layout=root.layout)
+
+
+def _who(child: Child) -> tuple[int, tuple[str, ...]]:
+    return child.foreign_key.child_oid, child.foreign_key.columns
