@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 from settings.addresses import DatabaseUrl
 from settings.archive import TableArchive
-from settings.durations import KeepFor
+from settings.durations import Duration, KeepFor
 from settings.policy_settings import PolicySettings
 from settings.section import Contradiction
 from settings.values import Expression, Name, read_name
@@ -47,6 +47,12 @@ def _age_unit(value: object) -> object:
     return value
 
 
+def _partition_then(value: object) -> object:
+    if value not in ("drop", "keep"):
+        raise ValueError('give "drop", or "keep" to leave detached partitions in the database')
+    return value
+
+
 class TablePolicy(PolicySettings):
     """Which rows of one table expire. Either all rows by age, or each status by its own age.
 
@@ -58,6 +64,8 @@ class TablePolicy(PolicySettings):
     `keep_for`: how long any row is kept.
     `status_column`, `statuses`: only rows with a listed status expire, each after its own age.
     `archive`: expired rows move to dated tables instead; `{}` does so with its defaults.
+    `partition_grace`: how long a partition that was detached whole stays in the database, 0s to 36500d.
+    `partition_then`: "drop" it when that is over, or "keep" it for good.
     """
 
     database_url: DatabaseUrl | None = None
@@ -70,6 +78,8 @@ class TablePolicy(PolicySettings):
     status_column: Name | None = None
     statuses: dict[Name, KeepFor] | None = None
     archive: TableArchive | None = None
+    partition_grace: Duration = timedelta(days=7)
+    partition_then: Annotated[Literal["drop", "keep"], BeforeValidator(_partition_then)] = "drop"
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -93,6 +103,7 @@ class TablePolicy(PolicySettings):
             rules=self._rules(),
             where=self.where,
             archive=self.archive.destination(self.table.name) if self.archive else None,
+            partitions=PartitionCare(grace=self.partition_grace, then=self.partition_then),
             pace=self.pace(lease_ttl),
         )
 

@@ -50,6 +50,8 @@ class PartitionPlan:
     estimate: int
     """rows the planner expects to go"""
     table_rows: int
+    in_parts = True
+    """how far one partition is walked says little of the whole"""
 
     @property
     def reason(self) -> str:

@@ -65,6 +65,7 @@ class Plan:
     table_rows: int
     reason: str
     """why this way"""
+    in_parts = False
 
     @property
     def told(self) -> str:

@@ -1,7 +1,7 @@
 """Turns what a purge does into events."""
 
-from housekeeping.engine.partition_planning import PartitionPlan
-from housekeeping.engine.planning import Plan
+from typing import Protocol
+
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
 from housekeeping.policies.events import (
@@ -18,6 +18,20 @@ from housekeeping.stores.postgres.windows import WindowOutcome
 _ALMOST = 99  # a run is at 100 % only once it has ended
 
 
+class Expectation(Protocol):
+    """A plan, as far as it is told."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it goes part by part: how far one is walked then says little of the whole."""
+
+    @property
+    def estimate(self) -> int: ...
+
+    @property
+    def told(self) -> str: ...
+
+
 class RunReport:
     """Publishes the events of one run."""
 
@@ -32,10 +46,9 @@ class RunReport:
         self._estimate = 0
         self._in_parts = False
 
-    def started(self, table: str, plan: Plan | PartitionPlan, *, resumed: bool) -> None:
+    def started(self, table: str, plan: Expectation, *, resumed: bool) -> None:
         self._estimate = plan.estimate
-        # A partitioned table is walked partition by partition: how far one is says little.
-        self._in_parts = isinstance(plan, PartitionPlan)
+        self._in_parts = plan.in_parts
         self._events.publish(
             RunStarted(
                 **self._who,

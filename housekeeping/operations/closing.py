@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -12,6 +13,8 @@ from housekeeping.engine.pacing import Clock
 from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
+from housekeeping.operations.partition_result import ESTIMATED, PARTITION_KEYS, partition_entries
+from housekeeping.operations.partition_steps import DETACHED
 from housekeeping.policies.errors import StoreUnreachable
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
@@ -38,7 +41,9 @@ class PurgeProgress:
     ledger: WindowLedger | None = None
     tally: Tally | None = None
     warnings: tuple[str, ...] = ()
-    """of work that came after the windows"""
+    """of work that came after the windows, and of what was left alone"""
+    partitions: tuple[Mapping[str, Any], ...] = ()
+    """what became of each partition; read when the run ends"""
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,14 @@ class Closing:
                 *self.progress.warnings,
                 *warned,
             ),
-            tables=_dated_tables(summary),
+            tables=(*self.progress.partitions, *_dated_tables(summary)),
             error=error if failed else None,
         )
 
     def details(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return counts under every key a result of this policy has; the keys never vary."""
         keys = [*self.policy.detail_keys, *(child.key for child in self.target.children)]
+        keys += PARTITION_KEYS if self.target.in_parts else ()
         return {key: int(counts.get(key, 0)) for key in dict.fromkeys(keys)}
 
     def _summed_up(
@@ -112,10 +118,19 @@ class Closing:
             summary = summary_of(connection, self.request.run_id)
             if self.progress.ledger is not None and self.progress.tally is not None:
                 self.progress.ledger.remember_sizes(connection, self.progress.tally.sizes)
+            if self.target.in_parts:
+                self._read_partitions(connection, summary)
         self._prune(connection)
         done = reason is StopReason.EXHAUSTED and not summary.left_behind
         oldest = None if done else self._oldest(connection)
         return self.result(reason, summary, error, oldest)
+
+    def _read_partitions(self, connection: Connection, summary: Summary) -> None:
+        done = "archived" if self.policy.archive else "deleted"
+        entries = partition_entries(connection, self.request.run_id, done)
+        self.progress.partitions = entries
+        if summary.counts.get(DETACHED):
+            self.progress.warnings += (ESTIMATED,)
 
     def _prune(self, connection: Connection) -> None:
         try:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from housekeeping.engine.planning import Planner
+from housekeeping.operations.in_parts import Parts
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.connection import connected, guarded, place
@@ -31,11 +32,19 @@ def inspect_purge(policy: PurgePolicy) -> Inspected:
     ):
         now = database_now(connection)
         target = resolve(connection, policy)
-        plan = Planner(connection, target, now, cutoffs_at(policy, now)).plan()
-    walks = ", ".join(walk.name for walk in plan.walks)
+        cutoffs = cutoffs_at(policy, now)
+        if target.in_parts:
+            limited = policy.pace.row_budget is not None
+            looked = Parts(connection, target, cutoffs, limited=limited).look()
+            told = (
+                f"{target.facts.label}: about {looked.plan.estimate:,} of "
+                f"{looked.plan.table_rows:,} rows expired; {looked.plan.told}"
+            )
+            return Inspected(told, (*target.warnings, *looked.warnings))
+        plan = Planner(connection, target, now, cutoffs).plan()
     told = (
         f"{target.facts.label}: about {plan.estimate:,} of {plan.table_rows:,} rows expired; "
-        f"{walks} ({plan.reason})"
+        f"{', '.join(walk.name for walk in plan.walks)} ({plan.reason})"
     )
     table = f"{place(policy.database_url)}/{target.facts.label}"
     return Inspected(told, target.warnings, table)

@@ -1,6 +1,6 @@
 """Delete or archive the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +17,8 @@ from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.closing import Closing, PurgeProgress
+from housekeeping.operations.in_parts import Parts
+from housekeeping.operations.partition_steps import Steps
 from housekeeping.operations.rehearsal import CountingWindows, first_statement
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
@@ -29,6 +31,7 @@ from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
+from housekeeping.stores.postgres.window_ledger import WindowLedger
 from housekeeping.stores.postgres.windows import WindowStore
 
 _PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
@@ -66,6 +69,8 @@ class _Purge:
         self._connection = connection
         self._report = RunReport(policy, request, around.events)
         self._begun = around.clock.monotonic()
+        self._probing_since = self._begun
+        self._budget = Budget(policy.pace, request.limit, around.clock)
 
     def run(self) -> RunResult:
         if not self._request.dry_run:
@@ -73,7 +78,9 @@ class _Purge:
         with self._looking():
             now = database_now(self._connection)
             target = resolve(self._connection, self._policy)
-        progress = PurgeProgress(cutoffs_at(self._policy, now))
+            progress = PurgeProgress(cutoffs_at(self._policy, now))
+            if target.in_parts:
+                self._parts(target, progress).look()  # refuse before anything has begun
         if self._request.dry_run:
             return self._rehearse(target, now, progress)
         return self._under_lease(target, now, progress)
@@ -121,17 +128,66 @@ class _Purge:
         begun.record.settle_abandoned(self._connection)
         progress.ledger = writer.ledger
         progress.tally = Tally(sizes=dict(writer.sizes))
+        if begun.resumed:
+            self._take_up(progress)
+        if target.in_parts:
+            reason = self._in_parts(target, now, progress, begun)
+        else:
+            reason = self._walk(target, now, progress, begun)
+        if target.layout is not None and reason is StopReason.EXHAUSTED:
+            progress.warnings += build_indexes(self._connection, self._policy, target)
+        return reason
+
+    def _walk(
+        self,
+        target: Target,
+        now: datetime,
+        progress: PurgeProgress,
+        begun: Begun,
+        *,
+        leaf: bool = False,
+    ) -> StopReason:
+        """Clear the windows of one table, which may be a leaf of the one the run is on."""
+        assert progress.tally is not None
         plan = self._plan(target, now, progress)
         walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
         if begun.resumed:
             walks = self._skip_done(walks, progress)
-        self._report.started(target.facts.label, plan, resumed=begun.resumed)
+        if not leaf:
+            self._report.started(target.facts.label, plan, resumed=begun.resumed)
         archive = self._archive(target, now)
-        store = WindowStore(self._connection, target, writer.ledger, archive)
-        reason = self._loop(store, progress, begun.objection).run(walks)
-        if archive is not None and reason is StopReason.EXHAUSTED:
-            progress.warnings += build_indexes(self._connection, self._policy, target)
-        return reason
+        store = WindowStore(self._connection, target, progress.ledger, archive)
+        return self._loop(store, progress, begun.objection).run(walks)
+
+    def _in_parts(
+        self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
+    ) -> StopReason:
+        """Let whole parts go, and clear the others like tables of their own."""
+        assert progress.ledger is not None
+        assert progress.tally is not None
+        tally, budget, pace = progress.tally, self._budget, self._policy.pace
+        steps = Steps(
+            self._connection,
+            self._policy,
+            progress.ledger,
+            tally,
+            self._report,
+            Rest(pace.duty, self._around.clock, begun.objection),
+            lambda: begun.objection() or budget.spent(tally.rows),
+        )
+
+        def walk(leaf: Target, ledger: WindowLedger) -> StopReason:
+            progress.ledger, self._probing_since = ledger, self._around.clock.monotonic()
+            return self._walk(leaf, now, progress, begun, leaf=True)
+
+        try:
+            return self._parts(target, progress).purge(steps, self._report, begun, walk)
+        finally:
+            progress.warnings += tuple(steps.warnings)
+
+    def _parts(self, target: Target, progress: PurgeProgress) -> Parts:
+        limited = self._request.limit is not None or self._policy.pace.row_budget is not None
+        return Parts(self._connection, target, progress.cutoffs, limited=limited)
 
     def _archive(self, target: Target, now: datetime) -> Archive | None:
         if target.layout is None:
@@ -144,18 +200,23 @@ class _Purge:
                 self._connection, target, now, progress.cutoffs, self._request.walker
             ).plan()
         if progress.tally is not None:
-            progress.tally.phases.probe += self._around.clock.monotonic() - self._begun
+            progress.tally.phases.probe += self._around.clock.monotonic() - self._probing_since
         return progress.plan
+
+    def _take_up(self, progress: PurgeProgress) -> None:
+        """Count on from what an earlier attempt committed."""
+        assert progress.ledger is not None
+        assert progress.tally is not None
+        with self._looking():
+            summary = progress.ledger.summary(self._connection)
+        progress.tally.number = summary.last_number
+        progress.tally.rows = summary.rows
 
     def _skip_done(self, walks: list[Walk], progress: PurgeProgress) -> list[Walk]:
         """Go on after the last window an earlier attempt committed."""
         assert progress.ledger is not None
-        assert progress.tally is not None
         with self._looking():
             last = progress.ledger.done_to(self._connection)
-            summary = progress.ledger.summary(self._connection)
-        progress.tally.number = summary.last_number
-        progress.tally.rows = summary.rows
         names = [walk.name for walk in walks]
         if last is None or last[0] not in names:
             return walks
@@ -171,35 +232,50 @@ class _Purge:
     ) -> PurgeLoop:
         assert progress.tally is not None
         pace, clock = self._policy.pace, self._around.clock
-        budget = Budget(pace, self._request.limit, clock)
         rest = Rest(pace.duty, clock, objection)
         return PurgeLoop(
-            windows, pace, budget, rest, clock, objection, self._report, progress.tally
+            windows, pace, self._budget, rest, clock, objection, self._report, progress.tally
         )
 
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         """Walk the same windows with the same predicate, and count instead of deleting."""
-        progress.tally = Tally()
-        plan = self._plan(target, now, progress)
+        progress.tally, looked = Tally(), None
+        tables: tuple[Target, ...] = (target,)
+        if target.in_parts:
+            with self._looking():
+                looked = self._parts(target, progress).rehearse(progress.tally)
+            tables = looked.leaves
+            progress.warnings += looked.warnings
+        planned = [(table, self._plan(table, now, progress)) for table in tables]
+        plan = looked.plan if looked else planned[0][1]
         self._report.started(target.facts.label, plan, resumed=False)
-        store = WindowStore(self._connection, target, None)
-        walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-        flags, run_id = self._around.control, str(self._request.run_id)
-        loop = self._loop(
-            CountingWindows(store), progress, lambda: flags.objection(self._policy.task, run_id)
+        reason, error = ended_by(
+            lambda: self._count(planned, progress), self._policy, self._request
         )
-        reason, error = ended_by(lambda: loop.run(walks), self._policy, self._request)
         found, closing = progress.tally, self._closing(target, progress)
         shown = {
             **plan.as_dict(),
             f"would_{'archive' if target.layout else 'delete'}": found.rows,
             "details": closing.details(found.counts),
             "counted_all": reason is StopReason.EXHAUSTED,
-            "statement": first_statement(
-                self._connection, target, plan, self._archive(target, now)
+            "statement": "".join(
+                first_statement(self._connection, table, first, self._archive(table, now))
+                for table, first in planned[:1]
             ),
         }
         stop = StopReason.ERROR if reason is StopReason.ERROR else StopReason.DRY_RUN
         result = replace(closing.result(stop, error=error), plan=shown, dry_run=True)
         self._around.events.publish(stopped_event(result))
         return result
+
+    def _count(self, planned: Sequence[tuple[Target, Plan]], progress: PurgeProgress) -> StopReason:
+        flags, run_id = self._around.control, str(self._request.run_id)
+        for target, plan in planned:
+            store = WindowStore(self._connection, target, None)
+            walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
+            loop = self._loop(
+                CountingWindows(store), progress, lambda: flags.objection(self._policy.task, run_id)
+            )
+            if (reason := loop.run(walks)) is not StopReason.EXHAUSTED:
+                return reason
+        return StopReason.EXHAUSTED

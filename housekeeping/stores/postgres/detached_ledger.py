@@ -10,7 +10,7 @@ gone        somebody else dropped it
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from uuid import UUID
 
@@ -41,6 +41,17 @@ _WANT = Statement(
             policy = excluded.policy, run_id = excluded.run_id, wanted_at = clock_timestamp(),
             detached_at = NULL, drop_after = NULL, error = NULL
         RETURNING id
+        """
+    ),
+)
+_MADE = Statement(
+    "ledger.detached_made",
+    # Without USAGE on the schema, looking a table up in it is an error.
+    sql.SQL(
+        """
+        SELECT CASE WHEN n.oid IS NOT NULL AND has_schema_privilege(n.oid, 'USAGE')
+                    THEN to_regclass('housekeeping.detached_partition') IS NOT NULL ELSE false END
+        FROM (SELECT 1) AS always LEFT JOIN pg_namespace n ON n.nspname = 'housekeeping'
         """
     ),
 )
@@ -95,11 +106,11 @@ _NOTE = Statement(
     sql.SQL("UPDATE housekeeping.detached_partition SET error = %(error)s WHERE id = %(id)s"),
 )
 _OF_RUN = Statement(
-    "ledger.detached_of_run",
+    "ledger.partitions_of_run",
     sql.SQL(
         """
-        SELECT relation_schema, relation_name, bounds, rows, bytes, drop_after,
-               coalesce(dropped_by = %(run_id)s::uuid, false)
+        SELECT relation_schema || '.' || relation_name AS relation, bounds, rows, bytes, drop_after,
+               coalesce(dropped_by = %(run_id)s::uuid, false) AS dropped
         FROM housekeeping.detached_partition
         WHERE (run_id = %(run_id)s::uuid AND state IN ('detached', 'dropped'))
            OR dropped_by = %(run_id)s::uuid ORDER BY id
@@ -157,14 +168,17 @@ class Detached:
 
 @dataclass(frozen=True)
 class Retired:
-    """What a run did to a partition: for the result."""
+    """What a run did to a partition."""
 
     table: str
     bounds: str
     rows: int
+    """estimate"""
     bytes: int
-    drop_after: str | None
+    drop_after: datetime | None
+    """None: never"""
     dropped: bool
+    """by this run; else it was detached by it"""
 
 
 def want_detached(
@@ -229,6 +243,14 @@ def open_partitions(
     ]
 
 
+def due_partitions(connection: Connection, root: str, grace: timedelta) -> list[Detached]:
+    """Return the partitions of a table whose grace is over; none without a ledger."""
+    if not execute(connection, _MADE).scalar_one():
+        return []
+    found = open_partitions(connection, root, grace)
+    return [detached for detached in found if detached.fate is Fate.DUE]
+
+
 def _fate(
     confirmed: bool,  # noqa: FBT001 - columns of one row
     there: bool,  # noqa: FBT001
@@ -272,7 +294,4 @@ def record_drop(connection: Connection, id_: int, run_id: UUID) -> None:
 
 def retired_by(connection: Connection, run_id: UUID) -> list[Retired]:
     """Return the partitions a run detached or dropped."""
-    return [
-        Retired(f"{row[0]}.{row[1]}", row[2], row[3], row[4], row[5] and row[5].isoformat(), row[6])
-        for row in execute(connection, _OF_RUN, run_id=str(run_id))
-    ]
+    return [Retired(*row) for row in execute(connection, _OF_RUN, run_id=str(run_id))]

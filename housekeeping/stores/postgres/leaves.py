@@ -1,4 +1,4 @@
-"""A leaf of a partitioned table as a table to be purged: what its root's policy says, looked up on it."""
+"""A leaf of a partitioned table as a table to be purged: its root's policy, looked up on the leaf."""
 
 from dataclasses import replace
 

@@ -49,6 +49,18 @@ _SIZE = Statement(
 )
 
 
+_PUBLICATION = Statement(
+    "partitions.publication",
+    sql.SQL(
+        """
+        SELECT p.pubname FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
+        WHERE p.pubdelete AND t.schemaname || '.' || t.tablename = ANY(%(tables)s)
+        ORDER BY 1 LIMIT 1
+        """
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Partition:
     """A table of a partition tree: the root, a level between, or a leaf that holds rows."""
@@ -157,3 +169,10 @@ def bytes_of(connection: Connection, tree: PartitionTree, node: Partition) -> in
     """Return what a partition takes on disk, its indexes and what lies below it included."""
     oids = [part.oid for part in tree.subtree(node)]
     return int(execute(connection, _SIZE, oids=oids).scalar_one())
+
+
+def publishing_deletes(connection: Connection, tree: PartitionTree) -> str | None:
+    """Return a publication that publishes deletes of the table or a partition; None where none does."""
+    tables = [node.label for node in tree.nodes.values()]
+    found: str | None = execute(connection, _PUBLICATION, tables=tables).scalar()
+    return found

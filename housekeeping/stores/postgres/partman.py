@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from psycopg2 import sql
 from sqlalchemy import Connection
 
+from housekeeping.policies.errors import PrivilegeMissing
+from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 # Looked up by its shape: it lives in any schema, and where a provider allows no extension it is
@@ -14,7 +16,8 @@ _CONFIGS = Statement(
     sql.SQL(
         """
         SELECT n.nspname, c.relname,
-               has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+               has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+               current_user
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = 'part_config' AND c.relkind = 'r'
           AND 2 = (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid
@@ -24,15 +27,24 @@ _CONFIGS = Statement(
 )
 
 
-def partmans_word(connection: Connection, labels: Iterable[str]) -> tuple[str, str] | None:
+def partmans_word(
+    connection: Connection, policy: str, labels: Iterable[str]
+) -> tuple[str, str] | None:
     """Return the table of these that pg_partman retires partitions of, and its retention.
 
-    The retention is "" where we may not read what pg_partman is told; then nobody knows.
+    Raises PrivilegeMissing where we may not read what pg_partman is told: then nobody knows.
     """
     tables = list(labels)
-    for schema, name, readable in execute(connection, _CONFIGS).all():
+    for schema, name, readable, role in execute(connection, _CONFIGS).all():
         if not readable:
-            return f"{schema}.{name}", ""
+            raise PrivilegeMissing(
+                policy=policy,
+                role=role,
+                privilege="SELECT (pg_partman may retire these partitions)",
+                table=f"{schema}.{name}",
+                remedy=f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
+                f"GRANT SELECT ON {quoted(schema, name)} TO {quoted(role)}",
+            )
         body = sql.SQL(
             "SELECT parent_table::text, retention::text FROM {}"
             " WHERE parent_table::text = ANY(%(tables)s) AND retention IS NOT NULL LIMIT 1"

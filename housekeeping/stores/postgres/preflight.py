@@ -63,6 +63,11 @@ class Target:
     def partitioned(self) -> bool:
         return self.facts.kind == PARTITIONED
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether whole parts of it may go: partitions, or chunks."""
+        return self.partitioned or self.chunks is not None
+
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
     """Look up what a policy names and refuse what would harm; inside a reading transaction.

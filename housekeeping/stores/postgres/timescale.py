@@ -84,6 +84,10 @@ class Chunk:
     def label(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def bounds(self) -> str:
+        return f"until {self.end}"
+
 
 def hypertable(connection: Connection, facts: TableFacts) -> Hypertable | None:
     """Return what TimescaleDB knows of a table; None where it is none of its."""

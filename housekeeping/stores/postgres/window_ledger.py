@@ -81,6 +81,16 @@ _LAST = Statement(
         """
     ),
 )
+_BY_TARGET = Statement(
+    "ledger.by_target",
+    sql.SQL(
+        """
+        SELECT target, walk, sum(rows), sum(left_behind), max(error)
+        FROM housekeeping.run_window WHERE run_id = %(run_id)s::uuid
+        GROUP BY target, walk ORDER BY min(number)
+        """
+    ),
+)
 _REMEMBER = Statement(
     "ledger.remember_sizes",
     sql.SQL(
@@ -209,6 +219,26 @@ def summary_of(connection: Connection, run_id: UUID) -> Summary:
     windows, last, rows, left = execute(connection, _SUMMARY, run_id=str(run_id)).one()
     counts = execute(connection, _TOTALS, run_id=str(run_id)).all()
     return Summary(windows, last, int(rows), int(left), {k: int(v) for k, v in counts})
+
+
+@dataclass(frozen=True)
+class WalkSummary:
+    """What a run has committed on one table by one walk."""
+
+    target: str
+    walk: str
+    rows: int
+    left_behind: int
+    error: str | None
+    """one of them, where something stayed"""
+
+
+def summaries_by_target(connection: Connection, run_id: UUID) -> list[WalkSummary]:
+    """Return a run's sums apart, for a run on several partitions."""
+    return [
+        WalkSummary(row[0], row[1], int(row[2]), int(row[3]), row[4])
+        for row in execute(connection, _BY_TARGET, run_id=str(run_id))
+    ]
 
 
 def prune_windows(connection: Connection) -> None:
