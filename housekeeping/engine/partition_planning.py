@@ -1,7 +1,7 @@
 """Which partitions go whole, and which give their expired rows one by one."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.estimates import estimated_expired
 from housekeeping.stores.postgres.keys import key_of, key_type
-from housekeeping.stores.postgres.partition_bounds import Upper, held_rows, tables_reached, uppers
+from housekeeping.stores.postgres.partition_bounds import Upper, held_rows, leaves_reached, uppers
 from housekeeping.stores.postgres.partitions import Partition, PartitionTree, bytes_of
 from housekeeping.stores.postgres.predicate import age_expression
 from housekeeping.stores.postgres.preflight import Target
@@ -47,9 +47,9 @@ class PartitionPlan:
     obstacle: str | None
     """why no partition goes whole"""
     warnings: tuple[str, ...]
-    estimate: int
-    """rows the planner expects to go"""
     table_rows: int
+    estimate: int = 0
+    """rows the planner expects to go"""
     in_parts = True
     """how far one partition is walked says little of the whole"""
 
@@ -97,12 +97,12 @@ class PartitionPlanner:
         whole = [] if obstacle else self._whole()
         gone = {node.oid for each in whole for node in self._tree.subtree(each.partition)}
         rest = [leaf for leaf in self._may_hold_expired() if leaf.oid not in gone]
+        by_rows = tuple(leaf for leaf in rest if leaf.kind != "f")
         return PartitionPlan(
             whole=tuple(whole),
-            by_rows=tuple(leaf for leaf in rest if leaf.kind != "f"),
+            by_rows=by_rows,
             obstacle=obstacle,
             warnings=tuple(self._warnings(rest)),
-            estimate=self._estimate(),
             table_rows=held_rows(self._connection, self._tree, self._tree.root),
         )
 
@@ -144,7 +144,7 @@ class PartitionPlanner:
         ]
         facts = self._target.facts
         ends = uppers(self._connection, ranged, facts.columns[column], cutoff)
-        younger = tables_reached(self._connection, facts, age, ">=", cutoff)
+        younger = leaves_reached(self._connection, self._tree, age, ">=", cutoff)
         going = [
             child
             for child in ranged
@@ -160,8 +160,8 @@ class PartitionPlanner:
     def _is_ours(self, node: Partition) -> bool:
         return all(part.kind in ("r", "p") for part in self._tree.subtree(node))
 
-    def _all_below(self, node: Partition, younger: frozenset[tuple[str, str]]) -> bool:
-        return all((leaf.schema, leaf.name) not in younger for leaf in self._tree.leaves(node))
+    def _all_below(self, node: Partition, younger: frozenset[int]) -> bool:
+        return all(leaf.oid not in younger for leaf in self._tree.leaves(node))
 
     def _last_ones(self, going: list[Partition], ends: Mapping[int, Upper]) -> Iterator[int]:
         """Yield the newest partition of every table that would be left with none but a DEFAULT."""
@@ -189,8 +189,8 @@ class PartitionPlanner:
 
     def _may_hold_expired(self) -> list[Partition]:
         age = age_expression(self._target.age)
-        reached = tables_reached(self._connection, self._target.facts, age, "<", self._cutoff(max))
-        return [leaf for leaf in self._tree.leaves() if (leaf.schema, leaf.name) in reached]
+        reached = leaves_reached(self._connection, self._tree, age, "<", self._cutoff(max))
+        return [leaf for leaf in self._tree.leaves() if leaf.oid in reached]
 
     def _cutoff(self, which: Any) -> object:
         moments = [self._cutoffs[rule.reason] for rule in self._target.rules]
@@ -207,15 +207,18 @@ class PartitionPlanner:
                     "partition by partition"
                 )
 
-    def _estimate(self) -> int:
+    def estimated(self, plan: PartitionPlan) -> PartitionPlan:
+        """Return a plan with what the planner expects to go; needs the right to read its leaves."""
         kind = key_type(self._target)
-        return sum(
+        rows = sum(
             estimated_expired(
                 self._connection,
-                self._target.facts,
+                leaf.identifier,
                 key_of(self._target, rule),
                 kind.at(self._cutoffs[rule.reason]),
                 self._target.policy.where,
             )
             for rule in self._target.rules
+            for leaf in plan.by_rows
         )
+        return replace(plan, estimate=rows + sum(each.rows for each in plan.whole))

@@ -97,7 +97,7 @@ class Planner:
         self._target = target
         self._cutoffs = cutoffs
         self._walker = walker
-        self._table_rows = estimated_rows(connection, target.facts)
+        self._table_rows = estimated_rows(connection, target.facts.identifier)
         self._build = PredicateBuilder(
             target.facts, target.age, target.age_type, target.policy.where, target.keepers, now
         ).build
@@ -184,4 +184,6 @@ class Planner:
         key = key_of(self._target, rule)
         cutoff = key_type(self._target).at(self._cutoffs[rule.reason])
         where = self._target.policy.where
-        return estimated_expired(self._connection, self._target.facts, key, cutoff, where)
+        return estimated_expired(
+            self._connection, self._target.facts.identifier, key, cutoff, where
+        )

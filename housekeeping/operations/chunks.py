@@ -85,7 +85,9 @@ def look_at_chunks(
         )
     cutoff = target.age_type.at(cutoffs[target.rules[0].reason])
     chunks = expired_chunks(connection, target.chunks, cutoff)
-    return LookedAtChunks(ChunkPlan(tuple(chunks), estimated_rows(connection, target.facts)))
+    return LookedAtChunks(
+        ChunkPlan(tuple(chunks), estimated_rows(connection, target.facts.identifier))
+    )
 
 
 def _obstacle(target: Target, table: Hypertable, *, limited: bool) -> str | None:

@@ -49,8 +49,9 @@ def look(
     """
     tree = partition_tree(connection, target.facts.oid)
     partman = _partmans(connection, target.policy.name, tree)
+    planner = PartitionPlanner(connection, target, tree, cutoffs, limited=limited)
     try:
-        plan = PartitionPlanner(connection, target, tree, cutoffs, limited=limited).plan()
+        plan = planner.plan()
     except DBAPIError as error:
         if condition_of(error) is Condition.CONTENDED:
             raise TableBlocked(table=target.facts.label, seconds=0) from error
@@ -65,7 +66,7 @@ def look(
         )
         plan = replace(plan, warnings=(*plan.warnings, told))
     leaves = tuple(leaf_target(connection, target, tree, leaf) for leaf in plan.by_rows)
-    return Looked(tree, plan, leaves, left_alone=False)
+    return Looked(tree, planner.estimated(plan), leaves, left_alone=False)
 
 
 def _partmans(connection: Connection, policy: str, tree: PartitionTree) -> str | None:

@@ -53,24 +53,24 @@ def explain(
 
 def estimated_rows(
     connection: Connection,
-    facts: TableFacts,
+    table: sql.Composable,
     condition: sql.Composable | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> int:
     """Return how many rows of a table the planner expects to meet a condition."""
     where = sql.SQL(" WHERE {}").format(condition) if condition is not None else sql.SQL("")
-    body = sql.SQL("SELECT FROM {}{}").format(facts.identifier, where)
+    body = sql.SQL("SELECT FROM {}{}").format(table, where)
     return int(explain(connection, "estimate.rows", body, values or {})["Plan Rows"])
 
 
 def estimated_expired(
-    connection: Connection, facts: TableFacts, key: Key, cutoff: object, where: str | None
+    connection: Connection, table: sql.Composable, key: Key, cutoff: object, where: str | None
 ) -> int:
     """Return how many rows the planner expects below a cutoff; by the key, which has statistics."""
     condition: sql.Composable = sql.SQL("{}{} < %(cutoff)s").format(key.equality, key.expression)
     if where is not None:
         condition = sql.SQL("{} AND (\n{}\n)").format(condition, raw(where))
-    return estimated_rows(connection, facts, condition, {**key.values, "cutoff": cutoff})
+    return estimated_rows(connection, table, condition, {**key.values, "cutoff": cutoff})
 
 
 def correlation(connection: Connection, facts: TableFacts, column: str) -> float | None:

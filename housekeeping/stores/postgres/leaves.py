@@ -8,6 +8,7 @@ from housekeeping.policies.errors import PolicyRefused
 from housekeeping.stores.postgres.catalog import describe_table
 from housekeeping.stores.postgres.partitions import Partition, PartitionTree
 from housekeeping.stores.postgres.preflight import Target, target_on
+from housekeeping.stores.postgres.refusals import refuse_self_reference
 from housekeeping.stores.postgres.relatives import Child
 
 
@@ -19,13 +20,7 @@ def leaf_target(
     Raises the PolicyRefused that fits.
     """
     facts = describe_table(connection, leaf.oid)
-    for key in facts.foreign_keys:
-        if key.child_oid in tree.nodes:
-            raise PolicyRefused(
-                f"{root.policy.name}: {root.facts.label} is partitioned and refers to itself by "
-                f"{key.name}, so a row in one partition may need one in another. Drop that key, or "
-                "delete its rows by a policy of your own"
-            )
+    refuse_self_reference(root.policy, facts, set(tree.nodes))
     own = target_on(connection, root.policy, facts)
     if root.layout is None:
         return own

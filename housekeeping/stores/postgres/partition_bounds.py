@@ -8,14 +8,20 @@ from typing import Any
 from psycopg2 import sql
 from sqlalchemy import Connection
 
-from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.cutoffs import base_type
-from housekeeping.stores.postgres.estimates import explain
+from housekeeping.stores.postgres.estimates import estimated_rows
 from housekeeping.stores.postgres.partitions import Partition, PartitionTree
 from housekeeping.stores.postgres.statement import Statement, execute, raw
 
 _PRUNING = Statement(
-    "partitions.pruning", sql.SQL("SELECT set_config('enable_partition_pruning', 'on', true)")
+    "partitions.pruning",
+    # The second: a leaf that is asked by its own name is judged by its bounds too.
+    sql.SQL(
+        """
+        SELECT set_config('enable_partition_pruning', 'on', true),
+               set_config('constraint_exclusion', 'on', true)
+        """
+    ),
 )
 _FILLED = Statement(
     "partitions.filled",
@@ -37,20 +43,40 @@ class Upper:
     """it is at or before the cutoff: every row below it has expired"""
 
 
-def tables_reached(
-    connection: Connection, root: TableFacts, age: sql.Composable, comparison: str, cutoff: object
-) -> frozenset[tuple[str, str]]:
-    """Return schema and name of the partitions that may hold a row whose age compares so.
+def leaves_reached(
+    connection: Connection,
+    tree: PartitionTree,
+    age: sql.Composable,
+    comparison: str,
+    cutoff: object,
+) -> frozenset[int]:
+    """Return the oids of the leaves that may hold a row whose age compares so.
 
     What the planner leaves out it has proven to hold none, from bounds and constraints. Rows without
     an age compare as nothing: only what ranges over the age itself is sure to hold none of those.
+    A foreign leaf is always among them: planning it may mean asking another server.
     """
     execute(connection, _PRUNING)
-    body = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT FROM {} WHERE {} {} %(cutoff)s").format(
-        root.identifier, age, sql.SQL(comparison)
+    condition = sql.SQL("{} {} %(cutoff)s").format(age, sql.SQL(comparison))
+    leaves = tree.leaves()
+    local = [leaf for leaf in leaves if leaf.kind != "f"]
+    if len(local) == len(leaves):
+        reached = _planned(connection, tree.root, condition, cutoff)
+    else:
+        reached = set().union(*(_planned(connection, leaf, condition, cutoff) for leaf in local))
+    return frozenset(
+        leaf.oid for leaf in leaves if leaf.kind == "f" or (leaf.schema, leaf.name) in reached
+    )
+
+
+def _planned(
+    connection: Connection, table: Partition, condition: sql.Composable, cutoff: object
+) -> set[tuple[str, str]]:
+    body = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT FROM {} WHERE {}").format(
+        table.identifier, condition
     )
     plan = execute(connection, Statement("partitions.reached", body), cutoff=cutoff).scalar_one()
-    return frozenset(_tables_in(plan[0]["Plan"]))
+    return set(_tables_in(plan[0]["Plan"]))
 
 
 def _tables_in(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,8 +94,8 @@ def held_rows(connection: Connection, tree: PartitionTree, node: Partition) -> i
     oids = [leaf.oid for leaf in tree.leaves(node) if leaf.kind == "r"]
     if not execute(connection, _FILLED, oids=oids).scalar_one():
         return 0
-    body = sql.SQL("SELECT FROM {}").format(node.identifier)
-    return int(explain(connection, "estimate.rows", body, {})["Plan Rows"])
+    local = [node] if len(oids) == len(tree.leaves(node)) else list(tree.leaves(node))
+    return sum(estimated_rows(connection, part.identifier) for part in local if part.kind != "f")
 
 
 def uppers(

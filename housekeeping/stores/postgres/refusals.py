@@ -64,7 +64,20 @@ def refuse_harm(policy: PurgePolicy, facts: TableFacts, *, chunked: bool = False
         raise ReplicaIdentityMissing(
             policy=policy.name, publication=publication, table=facts.label, remedy=remedy
         )
+    if facts.kind == PARTITIONED:
+        refuse_self_reference(policy, facts, {facts.oid})
     _refuse_unindexed_keys(policy, facts.label, facts.foreign_keys)
+
+
+def refuse_self_reference(policy: PurgePolicy, facts: TableFacts, whole: set[int]) -> None:
+    """Refuse a table of a partition tree that another one of the same tree, `whole`, refers to."""
+    for key in facts.foreign_keys:
+        if key.child_oid in whole:
+            raise PolicyRefused(
+                f"{policy.name}: {facts.label} is partitioned and refers to itself by {key.name}: a row "
+                "in one partition may be needed by one in another, and a run takes one after the "
+                "other. Drop that key, or delete its rows by statements of your own"
+            )
 
 
 def refuse_hidden(policy: PurgePolicy, facts: TableFacts, needed: tuple[str, ...]) -> None:
