@@ -36,8 +36,8 @@ def _of_whole(retired: Retired) -> dict[str, Any]:
 
 def _of_walks(walks: list[WalkSummary], done: str) -> Iterator[dict[str, Any]]:
     for walk in walks:
-        if walk.walk != WALK:
+        if walk.walk != WALK and (walk.rows or walk.left_behind):
             told = walk.error or "it holds younger rows too"
             yield {"table": walk.target, "done": done, "why": told, "rows": walk.rows}
-        elif walk.left_behind:
+        elif walk.walk == WALK and walk.left_behind:
             yield {"table": walk.target, "done": "left", "why": walk.error, "rows": 0}

@@ -49,6 +49,7 @@ class Steps:
     rest: Rest
     reason_to_stop: Callable[[], StopReason | None]
     warnings: list[str] = field(default_factory=list)
+    _attempts: int = _ATTEMPTS
 
     def attempt(self, label: str, rows: int, step: Callable[[], None]) -> str | None:
         """Do a step; where it can't be done, say why, in the ledger and to the reader."""
@@ -66,6 +67,7 @@ class Steps:
 
     def left(self, label: str, rows: int, why: str) -> str:
         """Tell that a partition stays as it is for now, and why; returns that."""
+        self._attempts = 1  # whoever is in the way of one is in the way of others
         left = max(1, rows)
         with guarded(self.connection, self.policy.pace, any_plan=True):
             self.record(label, None, Counter(), 0, left=left, error=why)
@@ -77,7 +79,7 @@ class Steps:
     def patiently(self, step: Callable[[], None]) -> None:
         """Try a few times where somebody is in the way, ever longer apart."""
         pause = _FIRST_PAUSE_SECONDS
-        for left in range(_ATTEMPTS - 1, -1, -1):
+        for left in range(self._attempts - 1, -1, -1):
             try:
                 return step()
             except FenceBusy:

@@ -65,7 +65,8 @@ _OPEN = Statement(
                coalesce(n.nspname = d.relation_schema AND c.relname = d.relation_name, false),
                coalesce(c.relispartition, false), coalesce(i.inhdetachpending, false),
                -- never earlier than was said when it was detached, nor than is said now
-               coalesce(greatest(d.drop_after, d.detached_at + %(grace)s) <= clock_timestamp(), false)
+               coalesce(d.drop_after <= clock_timestamp()
+                        AND d.detached_at + %(grace)s <= clock_timestamp(), false)
         FROM housekeeping.detached_partition d
         LEFT JOIN pg_class c ON c.oid = d.relation_oid AND c.relkind IN ('r', 'p')
         LEFT JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -10,7 +10,7 @@ from housekeeping.engine.run import Surroundings
 from housekeeping.operations.inspection import inspect_purge
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.errors import PolicyRefused, PrivilegeMissing
-from housekeeping.policies.purge import Age, ExpiryRule, KeptBy, PurgePolicy
+from housekeeping.policies.purge import Age, ExpiryRule, KeptBy, PurgePolicy, TableName
 from housekeeping.policies.result import StopReason
 from tests.integration.database import Database
 from tests.integration.partitions import (
@@ -471,8 +471,6 @@ def test_names_that_need_quoting(database: Database, around: Surroundings) -> No
         'INSERT INTO "Odd ""schema"."we%ird.table" VALUES (1, \'1995-01-01\'), (2, \'2005-01-01\'),'
         " (3, now())"
     )
-    from housekeeping.policies.purge import TableName
-
     policy = policy_on(
         database,
         TableName("we%ird.table", 'Odd "schema'),
