@@ -16,8 +16,7 @@ def main(url: str, redis_url: str, lock_timeout: str) -> None:
     """Run it to its end, if it comes to that."""
     patience = timedelta(seconds=float(lock_timeout))
     pace = replace(BRISK, lease_ttl=LEASE, lock_timeout=patience)
-    result = run(policy_on(Database(url, 0), pace=pace), Surroundings(connect(redis_url)))
-    print(result.as_dict())
+    run(policy_on(Database(url, 0), pace=pace), Surroundings(connect(redis_url)))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,6 @@ def test_a_column_that_is_not_there_is_refused_with_a_guess(
     [
         ("CREATE VIEW thing AS SELECT * FROM events", "a view"),
         ("CREATE MATERIALIZED VIEW thing AS SELECT * FROM events", "a materialized view"),
-        ("CREATE TABLE thing (created_at timestamptz) PARTITION BY RANGE (created_at)", "partition"),
         ("CREATE TABLE thing (created_at timestamptz); CREATE TABLE heir () INHERITS (thing)",
          "inherit"),
         ("CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
