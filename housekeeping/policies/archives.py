@@ -20,8 +20,11 @@ COMPRESSIONS: dict[str, tuple[str, ...]] = {
 }
 """what a format may be compressed with; the first is the default"""
 
-UNDATED = "undated"
-_MONTH = re.compile(r"([0-9]{4})_(0[1-9]|1[0-2])")
+KEEPS_NOTHING = frozenset(
+    ("memory", "data", "http", "https", "reference", "zip", "tar", "libarchive", "git", "github")
+)
+"""fsspec's protocols that end with the process, can't be written, or are a view of something else"""
+
 _LAST_YEAR = 9999
 
 

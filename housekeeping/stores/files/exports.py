@@ -37,14 +37,16 @@ class Found:
     """of an export made of this very table; whether its rows are the same is not known yet"""
     number: int
     """of that export, else the first free one"""
+    name: str
+    """of that manifest's file, or of the one to be written"""
 
 
 class Exports:
     """The exports at one place."""
 
     def __init__(self, to: ExportTo) -> None:
-        """Raises ExportPlaceRefused where nothing can be kept, or a library is missing."""
-        require_installed(to)
+        """Open a place. Raises ExportPlaceRefused where nothing is kept, or a library is missing."""
+        require_installed(to.format)
         self._to = to
         self.place = Place(to.url)
 
@@ -54,12 +56,12 @@ class Exports:
             stem = stem_of(relation, number)
             if not self.place.exists(stem + ENDING):
                 if not self.place.exists(stem + self._suffix):
-                    return Found(None, number)
+                    return Found(None, number, stem + ENDING)
                 continue
             manifest = self.manifest(stem + ENDING)
             ours = (manifest.file.format, manifest.file.compression)
             if manifest.ledger == ledger and ours == (self._to.format, self._to.compression):
-                return Found(manifest, number)
+                return Found(manifest, number, stem + ENDING)
         raise ExportUnreachable(
             url=self.place.at(stem_of(relation)), reason=f"{_MOST_NUMBERS} exports have that name"
         )
@@ -151,6 +153,7 @@ class Exports:
     def rows(self, manifest: Manifest) -> Iterator[list[Row]]:
         """Yield the rows of an export, some at a time. Raises ExportDamaged when it can't be read."""
         file = manifest.file
+        require_installed(file.format)
         try:
             with self.place.reading(file.name) as source:
                 yield from row_batches(file.format, file.compression, source, manifest.names)

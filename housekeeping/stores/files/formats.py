@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, Protocol, cast
 
-from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.errors import ExportPlaceRefused
 from housekeeping.stores.files import parquet_rows
 from housekeeping.stores.files.csv_rows import CsvWriter, csv_batches
@@ -30,9 +29,9 @@ class RowWriter(Protocol):
         """Write what is still held back; the file itself stays open."""
 
 
-def require_installed(to: ExportTo) -> None:
+def require_installed(format_: str) -> None:
     """Raise ExportPlaceRefused where a format's library is missing."""
-    if to.format == "parquet" and not parquet_rows.installed():
+    if format_ == "parquet" and not parquet_rows.installed():
         raise ExportPlaceRefused(
             url="format parquet",
             reason="pyarrow is not installed. Install celery-housekeeping[parquet], or give "
@@ -60,10 +59,8 @@ def row_writer(
                 # Neither name nor time inside: the same rows make the same file.
                 zipped: Any = gzip.GzipFile("", "wb", _GZIP_LEVEL, cast("Any", sink), mtime=0)
                 sink = closing.enter_context(zipped)
-            if format_ == "csv":
-                writer = CsvWriter(sink, names)
-            else:
-                writer = JsonLinesWriter(sink, names, types)
+            csv = format_ == "csv"
+            writer = CsvWriter(sink, names) if csv else JsonLinesWriter(sink, names, types)
         yield writer
         writer.close()
 

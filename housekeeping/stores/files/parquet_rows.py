@@ -22,7 +22,8 @@ _FROM_TEXT: dict[str, Callable[[str], object]] = {
 def installed() -> bool:
     """Whether Parquet can be written and read here; it takes the extra `parquet`."""
     try:
-        import pyarrow.parquet  # noqa: F401, PLC0415 - 60 MB that only exports to Parquet need
+        # 60 MB that only exports to Parquet need.
+        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: F401, PLC0415
     except ImportError:
         return False
     return True

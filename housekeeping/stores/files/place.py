@@ -9,19 +9,16 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
+from housekeeping.policies.archives import KEEPS_NOTHING
 from housekeeping.policies.errors import ExportPlaceRefused, ExportUnreachable, HousekeepingError
 
-# What ends with the process, is read-only, or is a view of something else: a table dropped after
-# such an export would be gone.
-_KEEPS_NOTHING = frozenset(
-    ("memory", "data", "http", "https", "reference", "zip", "tar", "libarchive", "git", "github")
-)
 _S3 = ("s3", "s3a")
 _BUFFER = 1 << 20
 # They fire wherever they find us and are not the store's: Celery's time limits.
@@ -98,7 +95,7 @@ class Place:
         self.shown = shown(url)
         self._secrets = _secrets_in(url)
         protocol = url.partition("://")[0].lower() if "://" in url else "file"
-        if "::" in url or protocol in _KEEPS_NOTHING:
+        if "::" in url or protocol in KEEPS_NOTHING:
             reason = "what is written there is not kept, or can't be written at all"
             raise ExportPlaceRefused(url=self.shown, reason=reason)
         address, options = _s3_options(url) if protocol in _S3 else (url, {})
@@ -118,7 +115,7 @@ class Place:
         A local folder has to be there: made by us it could be on the wrong disk, where the right
         one is not mounted.
         """
-        if self._local and not os.path.isdir(self._root):
+        if self._local and not Path(self._root).is_dir():
             raise ExportUnreachable(url=self.shown, reason="there is no such folder; make it")
         probe = f".housekeeping-{os.getpid()}.probe"
         with self.writing(probe) as file:

@@ -8,7 +8,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.policies.errors import RestoreRefused
-from housekeeping.stores.postgres.archives.known import ARCHIVED_AT, ARCHIVED_BY
+from housekeeping.stores.postgres.archive_layout import ARCHIVED_AT, ARCHIVED_BY
 from housekeeping.stores.postgres.archives.rows import TextColumn, text_columns
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
@@ -128,7 +128,8 @@ def destination(
     warnings = [f"trigger {name} on {facts.label} fires for every row" for name in triggers]
     if lost:
         warnings.append(f"{facts.label}: {', '.join(lost)} of the archive is left out")
-    usable = tuple(key) if all(name in columns for name in key) else ()
+    names = {column.name for column in filled}
+    usable = tuple(key) if names.issuperset(key) else ()
     return Destination(facts, filled, usable, parents, tuple(warnings))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.pace import Pace
-from housekeeping.stores.postgres.archives.known import DatedTable, dependents, known_tables
+from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents, known_tables
 from housekeeping.stores.postgres.archives.rows import (
     Fingerprint,
     fingerprint,
@@ -64,7 +64,7 @@ class Dropping:
     objection: Callable[[], object]
     """asked while the rows are counted"""
 
-    def drop(self, table: DatedTable, expected: Fingerprint | None, number: int) -> int:
+    def drop(self, table: ArchivedTable, expected: Fingerprint | None, number: int) -> int:
         """Drop a table; return the rows it held, which is what was counted under the lock.
 
         `expected`: what an export holds; anything else in the table now keeps it. `number`: of the
@@ -94,7 +94,7 @@ class Dropping:
             )
         return rows
 
-    def _try_lock(self, table: DatedTable) -> None:
+    def _try_lock(self, table: ArchivedTable) -> None:
         """Find out at once whether the drop's lock can be had, before the rows are counted for it."""
         attempt = self.connection.begin_nested()
         try:
@@ -102,13 +102,17 @@ class Dropping:
         finally:
             attempt.rollback()
 
-    def _lock(self, table: DatedTable, mode: str) -> None:
+    def _lock(self, table: ArchivedTable, mode: str) -> None:
         body = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))
         execute(self.connection, Statement("archives.lock", body))
 
-    def _require_same(self, table: DatedTable, expected: Fingerprint | None) -> int:
+    def _require_same(self, table: ArchivedTable, expected: Fingerprint | None) -> int:
         """Look again, now that nobody can change it: the table, the ledger's row, and the rows."""
-        now = [t for t in known_tables(self.connection, [table.source]) if t.relation == table.relation]
+        now = [
+            t
+            for t in known_tables(self.connection, [table.main_source])
+            if t.relation == table.relation
+        ]
         if not now or now[0].oids != table.oids:
             raise Kept("another table has taken its name")
         rows = execute(self.connection, _LOCK, relation=table.relation).scalar()
@@ -120,7 +124,7 @@ class Dropping:
             raise Kept("its rows were changed after they had been exported")
         return counted.rows
 
-    def _counted(self, table: DatedTable, *, hashed: bool) -> Fingerprint:
+    def _counted(self, table: ArchivedTable, *, hashed: bool) -> Fingerprint:
         if not hashed:
             return fingerprint(self.connection, table.identifier)
         passing = self.connection.begin_nested()
@@ -130,11 +134,11 @@ class Dropping:
         finally:
             passing.rollback()  # takes the settings back
 
-    def _require_alone(self, table: DatedTable) -> None:
+    def _require_alone(self, table: ArchivedTable) -> None:
         if depending := dependents(self.connection, table.oid):
             raise Kept(f"it is depended on by {', '.join(depending)}")
 
-    def _drop(self, table: DatedTable) -> None:
+    def _drop(self, table: ArchivedTable) -> None:
         body = sql.SQL("DROP TABLE {}").format(table.identifier)
         try:
             with self.connection.begin_nested():
@@ -150,7 +154,7 @@ def counting(pace: Pace) -> Pace:
     return replace(pace, batch_target=_COUNT_WITHIN / 4)  # a statement may take four targets
 
 
-def require_complete(table: DatedTable, counted: Fingerprint) -> None:
+def require_complete(table: ArchivedTable, counted: Fingerprint) -> None:
     """Raise Kept unless a table holds as many rows as were moved into it."""
     if counted.rows != table.rows:
         raise Kept(

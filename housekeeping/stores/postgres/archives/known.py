@@ -1,29 +1,31 @@
 """Dated tables the ledger knows, and what the catalog says of each: nothing else is ever ours."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg2 import sql
 from sqlalchemy import Connection
 
+from housekeeping.stores.postgres.archive_layout import ARCHIVED_AT, ARCHIVED_BY
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
-
-ARCHIVED_AT = "archived_at"
-ARCHIVED_BY = "archived_by_run"
 
 # A label is `schema.name` unquoted: where names hold dots, two tables could have one label.
 _KNOWN = Statement(
     "archives.known",
     sql.SQL(
         """
-        SELECT a.relation, a.source, a.part_of, a.period, a.policy, a.key_columns, a.rows,
+        SELECT a.relation, a.source, a.part_of, coalesce(main.source, a.source), a.period, a.policy,
+               a.key_columns, a.rows,
                a.made_by::text, a.made_at, a.last_row_at, a.exported, a.exported_at, a.dropped_at,
                found.oids, found.schema, found.name, found.kind, coalesce(found.archive_columns, 0),
                coalesce(found.may_drop, false), coalesce(found.rows_hidden, false), found.owner,
                coalesce(pg_total_relation_size(found.oids[1]), 0)
         FROM housekeeping.archive_table a
+        LEFT JOIN housekeeping.archive_table main ON main.relation = a.part_of
         LEFT JOIN LATERAL (
             SELECT array_agg(c.oid::bigint) AS oids, min(n.nspname::text) AS schema,
                    min(c.relname::text) AS name, min(c.relkind::text) AS kind,
@@ -40,7 +42,8 @@ _KNOWN = Statement(
             WHERE n.nspname || '.' || c.relname = a.relation
               AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
         ) AS found ON true
-        WHERE (%(sources)s::text[] IS NULL OR a.source = ANY(%(sources)s::text[]))
+        WHERE (%(sources)s::text[] IS NULL
+               OR coalesce(main.source, a.source) = ANY(%(sources)s::text[]))
           AND (a.dropped_at IS NULL OR %(dropped)s)
         ORDER BY a.period, a.part_of IS NOT NULL, a.relation
         """
@@ -63,6 +66,16 @@ _PARTS = Statement(
         SELECT DISTINCT part.source FROM housekeeping.archive_table part
         JOIN housekeeping.archive_table main ON main.relation = part.part_of
         WHERE main.source = %(source)s ORDER BY 1
+        """
+    ),
+)
+_OID = Statement(
+    "archives.oid_of_label",
+    sql.SQL(
+        """
+        SELECT min(c.oid::bigint) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname || '.' || c.relname = %(label)s AND c.relkind IN ('r', 'p')
+        HAVING count(*) = 1
         """
     ),
 )
@@ -92,12 +105,28 @@ _DEPENDENTS = Statement(
         """
     ),
 )
+_DONE = Statement(
+    "archives.done_by_run",
+    sql.SQL(
+        """
+        SELECT w.walk, w.lower, a.period, w.counts, a.exported ->> 'manifest'
+        FROM housekeeping.run_window w
+        LEFT JOIN housekeeping.archive_table a ON a.relation = w.lower
+        WHERE w.run_id = %(run_id)s::uuid ORDER BY w.number
+        """
+    ),
+)
 _NOTE_EXPORT = Statement(
     "archives.note_export",
     sql.SQL(
         """
         UPDATE housekeeping.archive_table
-        SET exported = %(exported)s::jsonb, exported_at = clock_timestamp()
+        SET exported = %(exported)s::jsonb || CASE
+                -- a month that was exported, dropped, and made again by late rows
+                WHEN exported ->> 'manifest' <> %(manifest)s
+                    THEN jsonb_build_object('earlier', exported)
+                ELSE '{}'::jsonb END,
+            exported_at = clock_timestamp()
         WHERE relation = %(relation)s AND dropped_at IS NULL
         """
     ),
@@ -105,12 +134,14 @@ _NOTE_EXPORT = Statement(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatedTable:
+class ArchivedTable:
     """A row of the ledger's archive_table, and the table it speaks of as the catalog has it."""
 
     relation: str
     source: str
     part_of: str | None
+    main_source: str
+    """the source of the table it is part of, or its own: whose lease and fence guard it"""
     period: str
     policy: str
     key_columns: tuple[str, ...]
@@ -172,10 +203,11 @@ class DatedTable:
 
 def known_tables(
     connection: Connection, sources: Iterable[str] | None = None, *, dropped: bool = False
-) -> list[DatedTable]:
+) -> list[ArchivedTable]:
     """Return the ledger's dated tables, oldest period first, each main table before its parts.
 
-    `sources`: labels of the tables whose rows they hold. `dropped`: also those that are gone.
+    `sources`: labels of the tables that were archived; their child tables' rows come along.
+    `dropped`: also those that are gone.
     """
     labels = None if sources is None else list(sources)
     found = execute(
@@ -189,30 +221,31 @@ def known_tables(
     return [_table(row) for row in found]
 
 
-def _table(row: Any) -> DatedTable:
-    return DatedTable(
+def _table(row: Any) -> ArchivedTable:
+    return ArchivedTable(
         relation=row[0],
         source=row[1],
         part_of=row[2],
-        period=row[3],
-        policy=row[4],
-        key_columns=tuple(row[5]),
-        rows=int(row[6]),
-        made_by=row[7],
-        made_at=row[8],
-        last_row_at=row[9],
-        exported=row[10],
-        exported_at=row[11],
-        dropped_at=row[12],
-        oids=tuple(int(oid) for oid in row[13] or ()),
-        schema=row[14] or "",
-        name=row[15] or "",
-        kind=row[16] or "",
-        archive_columns=row[17],
-        may_drop=row[18],
-        rows_hidden=row[19],
-        owner=row[20] or "",
-        bytes=int(row[21]),
+        main_source=row[3],
+        period=row[4],
+        policy=row[5],
+        key_columns=tuple(row[6]),
+        rows=int(row[7]),
+        made_by=row[8],
+        made_at=row[9],
+        last_row_at=row[10],
+        exported=row[11],
+        exported_at=row[12],
+        dropped_at=row[13],
+        oids=tuple(int(oid) for oid in row[14] or ()),
+        schema=row[15] or "",
+        name=row[16] or "",
+        kind=row[17] or "",
+        archive_columns=row[18],
+        may_drop=row[19],
+        rows_hidden=row[20],
+        owner=row[21] or "",
+        bytes=int(row[22]),
     )
 
 
@@ -226,11 +259,35 @@ def part_sources(connection: Connection, source: str) -> list[str]:
     return [str(label) for label in execute(connection, _PARTS, source=source).scalars()]
 
 
+def oid_of_label(connection: Connection, label: str) -> int | None:
+    """Return the table a label means; None where there is none, or more than one."""
+    found = execute(connection, _OID, label=label).scalar()
+    return None if found is None else int(found)
+
+
 def dependents(connection: Connection, oid: int) -> list[str]:
     """Return what depends on a table: views, foreign keys, inheriting tables, functions."""
     return [str(told) for told in execute(connection, _DEPENDENTS, oid=oid).scalars()]
 
 
-def note_export(connection: Connection, relation: str, exported: str) -> None:
-    """Write into the ledger where a table was exported to; `exported` is JSON."""
-    execute(connection, _NOTE_EXPORT, relation=relation, exported=exported)
+def note_export(connection: Connection, relation: str, exported: Mapping[str, Any]) -> None:
+    """Write into the ledger where a table was exported to; `manifest` in it is the address."""
+    execute(
+        connection,
+        _NOTE_EXPORT,
+        relation=relation,
+        exported=json.dumps(exported),
+        manifest=exported["manifest"],
+    )
+
+
+def done_by(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
+    """Return what a run's committed windows did to dated tables: an entry a table."""
+    entries: dict[str, dict[str, Any]] = {}
+    for walk, relation, period, counts, manifest in execute(connection, _DONE, run_id=str(run_id)):
+        entry = entries.setdefault(relation, {"table": relation, "period": period, "done": ""})
+        entry["done"] = "dropped" if walk == "drop" else "exported"
+        entry["rows"] = counts.get(f"rows_{entry['done']}", 0)
+        if manifest is not None:
+            entry["exported_to"] = manifest
+    return list(entries.values())

@@ -135,19 +135,13 @@ class PuttingBack:
                    (SELECT count(*) FROM hk_put), (SELECT count(*) FROM hk_gone)
             """
         ).format(
-            names=self._all_names,
+            names=self._names,
             archive=archive,
             fitting=self._fitting(),
             insertion=self._insertion(_FIT, _list(self.to.key)),
             same=self._same_key("hk_row", _PUT),
         )
         return Statement("archives.move_back", body)
-
-    @property
-    def _all_names(self) -> sql.Composable:
-        """The columns to fill, and key columns the server fills: an archive has those too."""
-        names = [column.name for column in self.to.columns]
-        return _list([*names, *(name for name in self.to.key if name not in names)])
 
     def _moving_all(self, archive: sql.Identifier) -> Statement:
         """Without a key nothing tells which rows were taken: all are, or none."""
@@ -190,7 +184,7 @@ class PuttingBack:
         )
         values = _bound(rows)
         return dict(
-            tuple(row)  # type: ignore[misc] # place, whether it fits
+            tuple(row)
             for row in execute(self.connection, Statement("archives.insert_back", body), **values)
         )
 
@@ -221,9 +215,7 @@ class PuttingBack:
                 )
                 for number, column in enumerate(self.to.columns)
             ]
-            lines.append(
-                sql.SQL("({})").format(sql.SQL(", ").join([sql.Literal(place), *fields]))
-            )
+            lines.append(sql.SQL("({})").format(sql.SQL(", ").join([sql.Literal(place), *fields])))
         return sql.SQL(", ").join(lines)
 
     def _there_already(self, rows: Sequence[TextRow]) -> int:

@@ -17,7 +17,9 @@ TextRow = tuple[str | None, ...]
 # A fetch of 8 MB takes about 0.1 s; a slow object store may keep us waiting between two of them.
 _FETCH_BYTES = 8 << 20
 _FIRST_FETCH, _LARGEST_FETCH = 100, 20_000
-_FETCH_PACE = Pace(lock_timeout=timedelta(seconds=2), batch_target=timedelta(minutes=1))
+# Half an hour a statement: the first counts and sums the whole table up. Who waits for us meanwhile is
+# let through by the watch the reader sets up.
+_FETCH_PACE = Pace(lock_timeout=timedelta(seconds=2), batch_target=timedelta(minutes=7.5))
 
 # What decides how a value is written as text, so that the same value is the same text everywhere.
 _TEXT_SETTINGS = Statement(
