@@ -25,6 +25,7 @@ KEEPS_NOTHING = frozenset(
 )
 """fsspec's protocols that end with the process, can't be written, or are a view of something else"""
 
+_MONTH = re.compile(r"([0-9]{4})_(0[1-9]|1[0-2])")
 _LAST_YEAR = 9999
 
 
