@@ -95,8 +95,12 @@ class RestorePolicy(Policy):
 
     relation: str | None = None
     manifest_url: str | None = field(default=None, repr=False)
+    places: tuple[ExportTo, ...] = field(default=(), repr=False)
+    """where this installation exports to: a table that was dropped is looked for there"""
     drop_columns: bool = False
     """columns the source table no longer has are left out instead of refused"""
+    takers: tuple[tuple[str, str], ...] = ()
+    """(table as settings name it, task that would take the rows again)"""
 
     @property
     def works_on(self) -> str:

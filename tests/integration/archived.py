@@ -6,8 +6,9 @@ from typing import Any
 
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.archive_expiry import drop_expired_archives
+from housekeeping.operations.restore import restore
 from housekeeping.policies.archive import ArchiveTo
-from housekeeping.policies.archives import ArchiveExpiryPolicy, ExportTo
+from housekeeping.policies.archives import ArchiveExpiryPolicy, ExportTo, RestorePolicy
 from housekeeping.policies.purge import PurgePolicy, TableName
 from housekeeping.policies.result import RunResult
 from tests.integration.database import Database
@@ -74,3 +75,30 @@ def there(database: Database) -> list[str]:
 def entry(result: RunResult, table: str) -> dict[str, Any]:
     """Return what a result says of one table."""
     return next(dict(each) for each in result.tables if each["table"] == table)
+
+
+def restoring(database: Database, **given: Any) -> RestorePolicy:
+    """Return a policy that puts January back."""
+    plain: dict[str, Any] = {
+        "operation": "archives.restore",
+        "name": "restore",
+        "database_url": database.url,
+        "pace": BRISK,
+    }
+    named = {} if "manifest_url" in given else {"relation": JANUARY}
+    return RestorePolicy(**{**plain, **named, **given})
+
+
+def put_back(policy: RestorePolicy, around: Surroundings, **asked: Any) -> RunResult:
+    """Put archived rows back, in this thread."""
+    return restore(policy, Request(run_by="tester@here", **asked), around)
+
+
+def images(database: Database, *tables: str, columns: str) -> dict[Any, str]:
+    """Return rows as text by id, of all these tables."""
+    found: dict[Any, str] = {}
+    for table in tables:
+        for key, image in database.rows(f"SELECT id, ROW({columns})::text FROM {table}"):
+            assert key not in found, key
+            found[key] = image
+    return found

@@ -217,7 +217,7 @@ def split(url: str) -> tuple[str, str]:
 
 def _secrets_in(url: str) -> tuple[str, ...]:
     rest = url.partition("://")[2]
-    found = [url]
+    found = [url] if "@" in rest or "?" in rest else []
     if "@" in rest:
         user_info = rest.rpartition("@")[0]
         password = user_info.partition(":")[2]

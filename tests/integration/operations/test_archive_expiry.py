@@ -8,11 +8,12 @@ import pytest
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
+from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.errors import TableMissing
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
-from housekeeping.stores.redis.lease import Lease
 from housekeeping.stores.postgres.connection import place
+from housekeeping.stores.redis.lease import Lease
 from tests.integration.archived import (
     FEBRUARY,
     JANUARY,
@@ -150,7 +151,8 @@ DEPENDING = {
     "materialized view": "CREATE MATERIALIZED VIEW report AS SELECT id FROM old_2024_01",
     "foreign key": "CREATE TABLE notes (event bigint REFERENCES old_2024_01)",
     "inheriting table": "CREATE TABLE child () INHERITS (old_2024_01)",
-    "function": "CREATE FUNCTION report() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM old_2024_01; END",
+    "function": "CREATE FUNCTION report() RETURNS bigint"
+    " BEGIN ATOMIC SELECT count(*) FROM old_2024_01; END",
     "partitioned table": "ALTER TABLE old_2024_01 ALTER COLUMN created_at SET NOT NULL;"
     " CREATE TABLE history (LIKE old_2024_01) PARTITION BY RANGE (created_at);"
     " ALTER TABLE history ATTACH PARTITION old_2024_01"
@@ -257,8 +259,6 @@ def test_all_archives_of_a_database_but_those_another_policy_answers_for(
 ) -> None:
     archived.run("CREATE TABLE orders (id int PRIMARY KEY, created_at timestamptz)")
     archived.run("INSERT INTO orders VALUES (1, '2024-01-05')")
-    from housekeeping.policies.archive import ArchiveTo
-
     run(archiving(archived, "orders", archive=ArchiveTo(prefix="old_orders")), around)
 
     but = expiring(archived, source=None, but=(TableName("events"),))

@@ -30,6 +30,17 @@ _BATCH, _FIT, _PUT = "hk_batch", "hk_fit", "hk_put"
 _PLACE = "hk_place"  # where a row stands in its batch
 
 
+_DONE_TO = Statement(
+    "archives.put_back_to",
+    sql.SQL(
+        """
+        SELECT coalesce(max(upper::bigint), 0) FROM housekeeping.run_window
+        WHERE target = %(target)s AND walk = %(walk)s
+        """
+    ),
+)
+
+
 class FenceTaken(Exception):
     """A batch of another run is at the table at this moment."""
 
@@ -46,6 +57,8 @@ class PuttingBack:
     to: Destination
     ledger: WindowLedger
     pace: Pace
+    walk: str = "restore"
+    """what its windows are called in the ledger"""
 
     def move(
         self, archive: sql.Identifier, relation: str, window: HeapRange, number: int
@@ -81,6 +94,18 @@ class PuttingBack:
         counts.update({ALREADY_THERE: same, KEY_TAKEN: len(taken) - same})
         return counts
 
+    def done_to(self) -> int:
+        """Return how many rows of an export any run has put back already.
+
+        Without a key nothing else tells whether a row is there.
+        """
+        with guarded(self.connection, self.pace, reading=True, any_plan=True):
+            return int(
+                execute(
+                    self.connection, _DONE_TO, target=self.ledger.relation, walk=self.walk
+                ).scalar_one()
+            )
+
     def _fence(self) -> None:
         if not try_fence(self.connection, self.to.facts.oid):
             raise FenceTaken
@@ -89,7 +114,7 @@ class PuttingBack:
         self.ledger.record(
             self.connection,
             number=number,
-            walk="restore",
+            walk=self.walk,
             bounds=bounds,
             counts=Counter({RESTORED: counts[RESTORED]}),
             rows=counts[RESTORED],
