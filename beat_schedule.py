@@ -11,5 +11,6 @@ SCHEDULE = publish(
     Entry("milvaion-dead-letter-cleanup", "tasks.dead_letters.cleanup", "0 4 * * 0"),
     Entry("milvaion-occurrence-archive", "tasks.occurrences.archive", "0 4 1 * *"),
     Entry("tables-archive", "tasks.tables.archive", "0 1 * * *"),
+    Entry("drop-expired-archives", "tasks.database.drop_expired_archives", "0 5 2 * *"),
     Entry("tables-purge", "tasks.tables.purge", "30 1 * * *"),
 )

@@ -18,6 +18,7 @@ from housekeeping.policies.purge import (
 )
 from settings.addresses import DatabaseUrl, RedisUrl
 from settings.archive import MonthOf
+from settings.archives import ArchiveExpiry
 from settings.durations import KeepFor
 from settings.maintenance_config import STATUS_NAMES
 from settings.policy_settings import Offer, PolicySettings
@@ -165,6 +166,7 @@ class Milvaion(Section):
     retention: OccurrenceRetention = OccurrenceRetention()
     dead_letters: DeadLetterCleanup = DeadLetterCleanup()
     archive: OccurrenceArchive | None = None
+    archive_expiry: ArchiveExpiry | None = None
 
     def policies(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
         """Tell what the engine may run.
@@ -180,6 +182,13 @@ class Milvaion(Section):
             self._archive_policy(archive, database_url, lease_ttl),
             scheduled=self.archive is not None,
         )
+
+    def expiry(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
+        """Tell how long archived occurrences are kept, where that is said."""
+        if self.archive_expiry is not None:
+            source = TableName("JobOccurrences", self.schema_name)
+            expiry = self.archive_expiry
+            yield Offer(expiry, expiry.expiry(POLICY_NAME, database_url, lease_ttl, source))
 
     def _retention_policy(self, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
         return PurgePolicy(

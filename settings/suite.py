@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from housekeeping.policies.errors import ConfigurationRefused
 from housekeeping.policies.policy import Policy
+from settings import archives as archives_section
 from settings import milvaion as milvaion_section
 from settings import tables as tables_section
 from settings.addresses import (
@@ -18,6 +19,7 @@ from settings.addresses import (
     StoreUrl,
     for_celery,
 )
+from settings.archives import ArchivesPolicy
 from settings.durations import Duration, between
 from settings.layers import spelling
 from settings.maintenance_config import SECTION, MaintenanceConfig
@@ -34,6 +36,7 @@ OPERATIONS: tuple[str, ...] = (
     milvaion_section.ARCHIVE,
     tables_section.PURGE,
     tables_section.ARCHIVE,
+    archives_section.OPERATION,
 )
 _SWITCHED_ON_BY = {
     milvaion_section.RETENTION: "[milvaion]",
@@ -41,6 +44,7 @@ _SWITCHED_ON_BY = {
     milvaion_section.ARCHIVE: "[milvaion]",
     tables_section.PURGE: "[tables.NAME]",
     tables_section.ARCHIVE: "[tables.NAME.archive]",
+    archives_section.OPERATION: "[milvaion.archive_expiry] or [archives.NAME]",
 }
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -74,6 +78,7 @@ class Suite(Section):
     lease_ttl: Annotated[Duration, between(_SECOND, _DAY)] = 30 * _SECOND
     milvaion: Milvaion | None = None
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
+    archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)
     maintenance: MaintenanceConfig | None = Field(default=None, alias=SECTION)
 
     @property
@@ -158,6 +163,24 @@ class Suite(Section):
         for name, table in self.tables.items():
             url = self._database(table.database_url)
             yield Offer(table, table.policy(name, url, self.lease_ttl))
+        yield from self._expiries()
+
+    def _expiries(self) -> Iterator[Offer]:
+        """Tell how long archives are kept; `all` leaves alone what another section names."""
+        offers = []
+        if self.milvaion:
+            url = self._database(self.milvaion.database_url)
+            offers += list(self.milvaion.expiry(url, self.lease_ttl))
+        named = [(name, each) for name, each in self.archives.items() if each.source is not None]
+        for name, each in named:
+            url = self._database(each.database_url)
+            offers.append(Offer(each, each.expiry(name, url, self.lease_ttl, each.source)))
+        yield from offers
+        for name, each in self.archives.items():
+            if each.source is None:
+                url = self._database(each.database_url)
+                but = archives_section.named_in(url, [offer.policy for offer in offers])
+                yield Offer(each, each.expiry(name, url, self.lease_ttl, None, but))
 
     def _database(self, own: StoreUrl | None) -> str:
         url = own or self.database_url
@@ -200,12 +223,14 @@ class Suite(Section):
 
 
 def _systems(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    milvaion, tables = given.get("milvaion"), given.get("tables")
+    milvaion = given.get("milvaion")
     if isinstance(milvaion, Mapping):
         yield ("milvaion",), milvaion
-    for name, table in tables.items() if isinstance(tables, Mapping) else ():
-        if isinstance(table, Mapping):
-            yield ("tables", str(name)), table
+    for kind in ("tables", "archives"):
+        sections = given.get(kind)
+        for name, section in sections.items() if isinstance(sections, Mapping) else ():
+            if isinstance(section, Mapping):
+                yield (kind, str(name)), section
 
 
 def _names(section: object, key: str) -> bool:

@@ -19,7 +19,8 @@ PURGE = "tables.purge"
 ARCHIVE = "tables.archive"
 
 
-def _table(value: object) -> TableName:
+def read_table(value: object) -> TableName:
+    """Return a table's name, given as text or as a list of schema and name."""
     if isinstance(value, TableName):
         return value
     if isinstance(value, str):
@@ -69,7 +70,7 @@ class TablePolicy(PolicySettings):
     """
 
     database_url: DatabaseUrl | None = None
-    table: Annotated[TableName, BeforeValidator(_table), PlainSerializer(str, return_type=str)]
+    table: Annotated[TableName, BeforeValidator(read_table), PlainSerializer(str, return_type=str)]
     schema_name: Name | None = Field(default=None, alias="schema")
     age: Expression
     age_unit: Annotated[Literal["s", "ms", "us"] | None, BeforeValidator(_age_unit)] = None

@@ -5,7 +5,7 @@ from celery.signals import worker_init, worker_process_init, worker_ready
 
 from tasks.visibility import VisibilityHeartbeat
 
-TASK_MODULES = ("tasks.occurrences", "tasks.dead_letters", "tasks.tables")
+TASK_MODULES = ("tasks.occurrences", "tasks.dead_letters", "tasks.tables", "tasks.database")
 
 app = Celery("housekeeping", include=[*TASK_MODULES, "beat_schedule"])
 app.config_from_object("tasks.configuration:celery_settings")

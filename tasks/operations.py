@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from housekeeping.engine.run import Request, Surroundings
+from housekeeping.operations.archive_expiry import drop_expired_archives, inspect_archive_expiry
 from housekeeping.operations.inspection import Inspected, inspect_purge
 from housekeeping.operations.purge import purge
 from housekeeping.policies.result import RunResult
@@ -27,4 +28,5 @@ OPERATIONS: dict[str, Operation] = {
     "dead_letters.cleanup": _PURGE,
     "tables.purge": _PURGE,
     "tables.archive": _PURGE,
+    "database.drop_expired_archives": Operation(drop_expired_archives, inspect_archive_expiry),
 }

@@ -154,3 +154,25 @@ class RunInterrupted(HousekeepingError):
 
     Its committed windows are recorded; running it again under the same id goes on from there.
     """
+
+
+class ExportPlaceRefused(PolicyRefused):
+    """Exports can't be kept at {url}: {reason}
+
+    Give a folder on a disk, or on an object store whose fsspec driver is installed.
+    """
+
+
+class ExportUnreachable(HousekeepingError):
+    """{url} can't be used: {reason}"""
+
+
+class ExportDamaged(HousekeepingError):
+    """{url} is not what its manifest says: {difference}.
+
+    Move both files away, so that the table can be exported again.
+    """
+
+
+class RestoreRefused(PolicyRefused):
+    """{what} can't be put back: {reason}"""

@@ -34,7 +34,7 @@ _EXIT_CODES = {
     StopReason.LOCKED: 3,
 }
 EXIT_PARTIAL = 2
-TOTAL_KEYS = ("total_deleted", "total_archived", "total_cleaned")
+TOTAL_KEYS = ("total_deleted", "total_archived", "total_cleaned", "total_restored")
 
 
 @dataclass

@@ -1,0 +1,253 @@
+"""The loop that puts rows back: window by window, each halved until only what refuses is left."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from housekeeping.engine.pacing import Budget, Clock, Rest
+from housekeeping.engine.sizing import WindowSize
+from housekeeping.operations.restore_parts import Part
+from housekeeping.policies.archives import RestorePolicy
+from housekeeping.policies.events import EventStream, WindowCommitted
+from housekeeping.policies.result import StopReason
+from housekeeping.stores.files.row_text import bytes_in
+from housekeeping.stores.postgres.archives.known import ArchivedTable
+from housekeeping.stores.postgres.archives.putting_back import (
+    ALREADY_THERE,
+    REFUSED,
+    RESTORED,
+    FenceTaken,
+    NotAllTaken,
+    PuttingBack,
+)
+from housekeeping.stores.postgres.archives.rows import TextRow
+from housekeeping.stores.postgres.catalog import describe_table
+from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
+from housekeeping.stores.postgres.connection import guarded
+from housekeeping.stores.postgres.fencing import become_writer
+from housekeeping.stores.postgres.ranges import HeapRange
+
+_BATCH_ROWS, _BATCH_BYTES = 500, 1 << 20  # of an export: about 50 ms with twenty columns
+_MOST_REFUSED = 1_000  # each takes a dozen statements to find
+_ATTEMPTS, _PAUSE_SECONDS = 5, 1.0
+Window = TypeVar("Window")
+
+
+class Leaving(Exception):
+    """The run ends before all is put back."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class TooManyRefused(Exception):
+    """More rows were refused than are worth looking for one by one."""
+
+
+@dataclass
+class Restoring:
+    """Puts the rows of one run's parts back, and counts why some stay."""
+
+    connection: Connection
+    policy: RestorePolicy
+    run_id: UUID
+    objection: Callable[[], StopReason | None]
+    budget: Budget
+    clock: Clock
+    events: EventStream
+    expected: int
+    number: int = 0
+    restored: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """by relation"""
+    refusals: list[str] = field(default_factory=list)
+
+    def put_back_all(self, part: Part) -> None:
+        """Put one table's rows back. Raises Leaving, TooManyRefused, and what outcomes know.
+
+        A row that refers to one of its own table may come before that one; so such a table is gone
+        through again for as long as this brings rows back.
+        """
+        restored = -1
+        while self.restored != restored:
+            restored = self.restored
+            self._put_back(part)
+            if part.to.key == () or not part.to.refers_to_itself:
+                break
+            if not self.counts[part.relation][REFUSED]:
+                break
+
+    def _put_back(self, part: Part) -> None:
+        writer = become_writer(self.connection, part.to.facts, self.run_id, self.policy.pace)
+        earlier = self.counts.get(part.relation, Counter())[RESTORED]
+        self.counts[part.relation] = Counter({RESTORED: earlier})
+        manifest = part.manifest
+        walk = "restore" if manifest is None else f"restore {manifest.rows_sha256[:16]}"
+        back = PuttingBack(self.connection, part.to, writer.ledger, self.policy.pace, walk)
+        if part.live is not None:
+            self._move(part, part.live, back)
+        else:
+            self._insert(part, back)
+
+    def _move(self, part: Part, table: ArchivedTable, back: PuttingBack) -> None:
+        with guarded(self.connection, self.policy.pace, reading=True, any_plan=True):
+            pages = describe_table(self.connection, table.oid).pages
+        density = max(part.rows, 1) / max(pages, 1)
+        pace = self.policy.pace
+        start = max(1, int(pace.first_window_rows / density))
+        size = WindowSize(start, pace.batch_target.total_seconds(), density)
+        at = 0
+
+        def moved(window: HeapRange) -> Counter[str]:
+            return back.move(table.identifier, table.relation, window, self.number)
+
+        while at < pages:
+            first, at = at, min(pages, at + size.current)
+            counts, seconds = self._window(
+                part.relation, HeapRange.blocks(first, at), moved, HeapRange.halves, size.shrink
+            )
+            size.took(at - first, seconds, counts[RESTORED])
+
+    def _insert(self, part: Part, back: PuttingBack) -> None:
+        assert part.manifest is not None
+        assert part.exports is not None
+        names = part.manifest.names
+        places = [names.index(column.name) for column in part.to.columns]
+        # Without a key a row that was put back earlier would be there twice.
+        done = 0 if part.to.key else back.done_to()
+        at = 0
+
+        def inserted(batch: Batch) -> Counter[str]:
+            return back.insert(batch.rows, (batch.first, batch.end), self.number)
+
+        for rows in _bounded(part.exports.rows(part.manifest), places):
+            batch = Batch(at, tuple(rows)).after(done)
+            at += len(rows)
+            if batch.rows:
+                self._window(part.relation, batch, inserted, Batch.halves, lambda: None)
+            self.counts[part.relation][ALREADY_THERE] += len(rows) - len(batch.rows)
+
+    def _window(
+        self,
+        relation: str,
+        window: Window,
+        work: Callable[[Window], Counter[str]],
+        halves: Callable[[Window], Sequence[Window]],
+        shrink: Callable[[], None],
+    ) -> tuple[Counter[str], float]:
+        """Do a window, halved wherever it is refused; return what it did, and how long it took."""
+        total: Counter[str] = Counter()
+        begun = self.clock.monotonic()
+        waiting = [window]
+        while waiting:
+            self.watch()
+            one = waiting.pop()
+            self.number += 1
+            counts, told = self._tried(one, work)
+            if counts is not None:
+                total.update(counts)
+                continue
+            shrink()
+            parts = halves(one)
+            waiting += reversed(parts)
+            if not parts:
+                self._refuse(relation, told)
+        seconds = self.clock.monotonic() - begun
+        self._count(relation, total, seconds)
+        Rest(self.policy.pace.duty, self.clock, self.objection).after(seconds)
+        return total, seconds
+
+    def _tried(
+        self, window: Window, work: Callable[[Window], Counter[str]]
+    ) -> tuple[Counter[str] | None, str]:
+        """Do one window; return what it did, or None and why it was refused."""
+        told = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                return work(window), ""
+            except NotAllTaken:
+                return None, "a trigger of the table keeps it out"
+            except FenceTaken:
+                told = "another run is at work on the table"
+            except DBAPIError as error:
+                condition, told = condition_of(error), sentence(error)
+                if condition in (Condition.REFUSED_BY_ROW, Condition.TOO_SLOW):
+                    return None, told
+                if condition is not Condition.CONTENDED:
+                    raise
+            Rest(1.0, self.clock, self.objection).pause(_PAUSE_SECONDS)
+            self.watch()
+        return None, told
+
+    def watch(self) -> None:
+        reason = self.objection() or self.budget.spent(self.restored)
+        if reason is not None:
+            raise Leaving(reason)
+
+    def _count(self, relation: str, counts: Counter[str], seconds: float) -> None:
+        self.counts[relation].update(counts)
+        self.restored += counts[RESTORED]
+        self.events.publish(
+            WindowCommitted(
+                operation=self.policy.operation,
+                policy=self.policy.name,
+                run_id=str(self.run_id),
+                rows=counts[RESTORED],
+                seconds=round(seconds, 4),
+                done=self.restored,
+                estimate=max(self.expected, self.restored),
+                percent=min(99, 100 * self.restored // max(1, self.expected)),
+            )
+        )
+
+    def _refuse(self, relation: str, told: str) -> None:
+        self.counts[relation][REFUSED] += 1
+        if told not in self.refusals:
+            self.refusals.append(told)
+        if sum(counts[REFUSED] for counts in self.counts.values()) >= _MOST_REFUSED:
+            raise TooManyRefused(f"{_MOST_REFUSED:,} rows were refused; the first: {told}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of an export that follow each other."""
+
+    first: int
+    rows: tuple[TextRow, ...]
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.rows)
+
+    def after(self, place: int) -> "Batch":
+        """Return those from a place on."""
+        skipped = min(max(0, place - self.first), len(self.rows))
+        return Batch(self.first + skipped, self.rows[skipped:])
+
+    def halves(self) -> tuple["Batch", ...]:
+        middle = len(self.rows) // 2
+        if not middle:
+            return ()
+        return Batch(self.first, self.rows[:middle]), Batch(self.first + middle, self.rows[middle:])
+
+
+def _bounded(batches: Iterable[list[TextRow]], places: Sequence[int]) -> Iterator[list[TextRow]]:
+    """Yield rows with only the values at `places`, as many at a time as a transaction should take."""
+    held: list[TextRow] = []
+    size = 0
+    for batch in batches:
+        for row in batch:
+            kept = tuple(row[place] for place in places)
+            held.append(kept)
+            size += bytes_in((kept,))
+            if len(held) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+                yield held
+                held, size = [], 0
+    if held:
+        yield held

@@ -1,0 +1,8 @@
+"""Dated tables after archiving: what the ledger and the catalog say of them, read, dropped, put back.
+
+known.py        dated tables the ledger knows, and what the catalog says of each
+rows.py         their rows as text, from one snapshot
+dropping.py     a table counted, found complete and dropped, in one transaction
+columns.py      which columns rows are put back into, and what stands in the way
+putting_back.py the statements that put rows back
+"""

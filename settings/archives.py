@@ -1,0 +1,169 @@
+"""`[archives.NAME]`, `[milvaion.archive_expiry]`: how long dated tables are kept, and where they go."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from housekeeping.policies.archives import (
+    COMPRESSIONS,
+    KEEPS_NOTHING,
+    ArchiveExpiryPolicy,
+    ExportFormat,
+    ExportTo,
+)
+from housekeeping.policies.policy import Policy
+from housekeeping.policies.purge import TableName
+from settings.addresses import DatabaseUrl, StoreUrl
+from settings.durations import KeepFor
+from settings.policy_settings import PolicySettings
+from settings.section import Contradiction
+from settings.tables import read_table
+from settings.values import Switch
+
+OPERATION = "database.drop_expired_archives"
+_FORMATS = get_args(ExportFormat)
+_EXAMPLE = '"/var/backups/archives" or "s3://bucket/archives"'
+
+
+def _export_url(value: object) -> StoreUrl:
+    if isinstance(value, StoreUrl):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"give a folder such as {_EXAMPLE}")
+    text = value.strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator and not text.startswith("/"):
+        raise ValueError(f"is no absolute path; workers start in other folders. Give {_EXAMPLE}")
+    if separator and ("::" in text or scheme.lower() in KEEPS_NOTHING or not rest):
+        raise ValueError(
+            f"keeps no files: tables dropped after an export would be lost; give {_EXAMPLE}"
+        )
+    return StoreUrl(text)
+
+
+def _format(value: object) -> object:
+    if value not in _FORMATS:
+        raise ValueError(f"give one of {', '.join(_FORMATS)}")
+    return value
+
+
+def _compression(value: object) -> object:
+    known = list(dict.fromkeys(name for names in COMPRESSIONS.values() for name in names))
+    if value not in known:
+        raise ValueError(f"give one of {', '.join(known)}")
+    return value
+
+
+ExportUrl = Annotated[StoreUrl, BeforeValidator(_export_url)]
+Format = Annotated[Literal["parquet", "csv", "jsonl"], BeforeValidator(_format)]
+Compression = Annotated[str, BeforeValidator(_compression)]
+
+
+class ArchiveExpiry(PolicySettings):
+    """How long dated tables are kept. There is no default age: nothing goes unless it is given.
+
+    `keep_for`: counted from the end of a table's month, by the database's clock.
+    `undated`: tables of rows without a month go too, that long after their last row came.
+    `export_to`: a folder or the URL of an object store; a table is exported there, and the export
+    read back, before it goes.
+    `format`: parquet, csv or jsonl. `compression`: zstd, snappy, gzip or none for parquet, gzip or
+    none for the others; left out, the first of these.
+    """
+
+    keep_for: KeepFor
+    undated: Switch = False
+    export_to: ExportUrl | None = None
+    format: Format = "parquet"
+    compression: Compression | None = None
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
+        """Tell what is missing, and which keys can't stand together."""
+        if given.get("keep_for") is None:
+            yield (
+                ("keep_for",),
+                'missing: say how long after its month\'s end a table is kept, such as "365d"; '
+                "there is no default, as what is dropped is gone",
+            )
+        if given.get("where") is not None:
+            yield ("where",), "can't be met: whole months go; leave it out"
+        if given.get("export_to") is None:
+            for key in ("format", "compression"):
+                if given.get(key) is not None:
+                    yield (key,), "says how to export, but export_to does not say where; give it"
+        accepted = COMPRESSIONS.get(str(given.get("format") or "parquet"))
+        compression = given.get("compression")
+        if accepted is not None and compression is not None and compression not in accepted:
+            yield (
+                ("compression",),
+                f"does not go with the format; give one of {', '.join(accepted)}",
+            )
+
+    def expiry(
+        self,
+        name: str,
+        database_url: str,
+        lease_ttl: timedelta,
+        source: TableName | None,
+        but: tuple[TableName, ...] = (),
+    ) -> ArchiveExpiryPolicy:
+        """Return what the engine runs."""
+        export = None
+        if self.export_to is not None:
+            export = ExportTo(
+                url=self.export_to.reveal(),
+                format=self.format,
+                compression=self.compression or "",
+            )
+        return ArchiveExpiryPolicy(
+            operation=OPERATION,
+            name=name,
+            database_url=database_url,
+            keep_for=self.keep_for,
+            source=source,
+            but=but,
+            undated=self.undated,
+            export=export,
+            pace=self.pace(lease_ttl),
+        )
+
+
+class ArchivesPolicy(ArchiveExpiry):
+    """`[archives.NAME]`: of one archived table, or of all of a database that no other section names.
+
+    `database_url`: left out, the one for all systems.
+    `source`: the archived table's name, or a list of schema and name. `all`: true for all.
+    """
+
+    database_url: DatabaseUrl | None = None
+    source: Annotated[
+        TableName | None,
+        BeforeValidator(lambda value: None if value is None else read_table(value)),
+        PlainSerializer(lambda name: None if name is None else str(name)),
+    ] = None
+    every: Switch = Field(default=False, alias="all")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
+        yield from super().contradictions(given)
+        named, every = given.get("source") is not None, given.get("all", False)
+        if not named and every in (False, None, "false", "no", "off", "0"):
+            yield (
+                ("source",),
+                "missing: name the table whose archives these are, or give all = true",
+            )
+        elif named and every not in (False, None, "false", "no", "off", "0"):
+            yield ("all",), "can't stand beside source; keep one of the two"
+
+
+def named_in(database_url: str, policies: Sequence[Policy]) -> tuple[TableName, ...]:
+    """Return the tables whose archives one of these policies answers for in a database."""
+    return tuple(
+        policy.source
+        for policy in policies
+        if isinstance(policy, ArchiveExpiryPolicy)
+        and policy.source is not None
+        and policy.database_url == database_url
+    )
