@@ -7,13 +7,15 @@ from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4, uuid5
 
 from celery import Task
-from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.utils.log import get_task_logger
 from celery.utils.time import get_exponential_backoff_interval
 
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.policies.errors import (
     ConfigurationRefused,
     HousekeepingError,
+    RunInHand,
     RunInterrupted,
     StoreUnreachable,
 )
@@ -27,6 +29,7 @@ from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
 from tasks.results import RunFailed, combined
 
+_log = get_task_logger(__name__)
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
 
@@ -51,15 +54,19 @@ def perform(
 
     Returns the result as JSON takes it. Raises RunFailed, which carries the result, when a run
     ended with an error; retries, boundedly, what an outage interrupted: the run then goes on from
-    its last committed window under the same run id.
+    its last committed window under the same run id. A message that was handed out a second time
+    while its run goes on elsewhere is put off, as often as it takes.
     """
     with CeleryProgress(task) as progress:
         around = surroundings((log_event, count_event, progress))
         run = OPERATIONS[operation].run
-        results, errors = each_policy(
-            lambda chosen: run(chosen, _request(task, chosen, asked), around),
-            current_suite().policies(operation, policy),
-        )
+        try:
+            results, errors = each_policy(
+                lambda chosen: run(chosen, _request(task, chosen, asked), around),
+                current_suite().policies(operation, policy),
+            )
+        except RunInHand as in_hand:
+            raise _put_off(task, in_hand) from in_hand
     interrupted = [e for e in errors if isinstance(e, RunInterrupted | StoreUnreachable)]
     if interrupted and _may_retry(task):
         # Policies that have ended answer from the ledger the next time.
@@ -77,12 +84,15 @@ def each_policy(
 ) -> tuple[list[RunResult], list[HousekeepingError]]:
     """Run every policy, also those after one that failed; return the results and the errors.
 
-    The error of a lone policy is raised as it is: nobody else is kept waiting by it.
+    The error of a lone policy is raised as it is: nobody else is kept waiting by it. So is
+    RunInHand: whoever has the run in hand sees to the other policies too.
     """
     results, errors = [], []
     for policy in policies:
         try:
             results.append(run(policy))
+        except RunInHand:
+            raise
         except HousekeepingError as error:
             if len(policies) == 1 and isinstance(error, ConfigurationRefused):
                 raise
@@ -168,6 +178,27 @@ def _sent_again(task: Task, error: Exception) -> Exception:
     except Retry as retry:
         error = retry
     return error
+
+
+def _put_off(task: Task, in_hand: RunInHand) -> Exception:
+    """Send the message again, unchanged, for later; return what Celery wants raised for it.
+
+    RabbitMQ hands out a message a second time as soon as the connection it was delivered on is
+    gone, and after its consumer_timeout. When the run has ended, the message answers from the
+    ledger; when its worker dies, the message takes the run over. It is no retry: the retries are
+    for outages, and five of them would be over long before the run is. Nor is a result stored.
+    """
+    later = current_suite().lease_ttl.total_seconds()
+    message = task.signature_from_request(
+        countdown=later, retries=task.request.retries, expires=None
+    )
+    settled: Exception = Ignore()
+    try:
+        message.apply_async()
+        _log.info("%s; looking again in %.0f s", in_hand.message, later)
+    except Exception as unsent:  # noqa: BLE001 - whatever it is, the broker keeps the message
+        settled = Reject(unsent, requeue=True)
+    return settled
 
 
 def _delay(task: Task) -> int:

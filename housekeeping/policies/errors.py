@@ -154,3 +154,7 @@ class RunInterrupted(HousekeepingError):
 
     Its committed windows are recorded; running it again under the same id goes on from there.
     """
+
+
+class RunInHand(RunInterrupted):
+    """Run {run_id} is in the hands of another worker, which is alive: {reason}"""
