@@ -15,7 +15,7 @@ from settings import Suite
 
 _WIND_UP_SECONDS = 300  # between a run's own time budget and the limit that ends it from outside
 _HARD_AFTER_SOFT_SECONDS = 60
-_SHORTEST_HEARTBEAT_SECONDS = 5
+_SHORTEST_HEARTBEAT_SECONDS, _LONGEST_HEARTBEAT_SECONDS = 5, 60
 MAX_RETRIES = 5
 RETRY_DELAY_SECONDS = 5
 
@@ -106,12 +106,10 @@ def _rabbit_broker(suite: Suite) -> dict[str, Any]:
         "broker_transport_options": {"confirm_publish": True},
         # RabbitMQ gives a host up after two heartbeats it did not hear: its tasks are handed out
         # again after the visibility timeout, as on Redis. A killed worker's are at once.
-        "broker_heartbeat": max(
-            _SHORTEST_HEARTBEAT_SECONDS, int(suite.visibility_timeout.total_seconds() / 2)
+        "broker_heartbeat": min(
+            max(int(suite.visibility_timeout.total_seconds() / 2), _SHORTEST_HEARTBEAT_SECONDS),
+            _LONGEST_HEARTBEAT_SECONDS,
         ),
-        # A channel is closed for one overdue delivery (consumer_timeout, 30 minutes by default).
-        # The stock worker exits then, and takes its running tasks along.
-        "broker_channel_error_retry": True,
     }
 
 

@@ -73,6 +73,7 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
     """Celery's consumer, except for what happens to messages when the connection is lost."""
 
     pool: Any
+    loop: Any
     _carried: dict[str, CarriedMessage] | None = None
     """What the lost connection left unsettled; None while connected."""
     _repeater: Any = None
@@ -83,6 +84,8 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
             # Carried messages count against the prefetch limit of the next connection. Celery's
             # own correction, which lowers the limit instead, would count them twice.
             self.app.conf.worker_enable_prefetch_count_reduction = False
+        elif rabbit_broker.is_rabbit(self.conninfo):
+            self.loop = partial(rabbit_broker.outlive_overdue_deliveries, self.loop)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close what is left of the connection and take its unsettled messages along."""

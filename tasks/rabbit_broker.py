@@ -1,8 +1,10 @@
 """RabbitMQ's consumer_timeout: how long a message may be in work before RabbitMQ takes it back.
 
 30 minutes by default, less than a run of ours may take. RabbitMQ then closes the channel and hands
-the message out again while the task goes on. No harm is done (`tasks.running` puts such a message
-off until the run has ended), but a consumer that may ask for more time had better do so.
+the message out again while the task goes on. A stock worker exits over that ("Unrecoverable error:
+PreconditionFailed") and takes its running tasks along; ours connects anew, and `tasks.running` puts
+the message off until the run has ended. So no harm is done, but a consumer that may ask for more
+time had better do so.
 
     before 3.11.15      only the server's own setting counts: `consumer_timeout` in rabbitmq.conf
     3.11.15 to 4.2      a consumer's argument `x-consumer-timeout` goes before the server's setting
@@ -11,8 +13,10 @@ off until the run has ended), but a consumer that may ask for more time had bett
 https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from amqp.exceptions import PreconditionFailed  # type: ignore[import-untyped]
 
 _ASKS_FROM, _ASKS_BEFORE = (3, 11, 15), (4, 3)
 DEFAULT_TIMEOUT_SECONDS = 30 * 60
@@ -64,3 +68,14 @@ def ask_for_time(connection: Any, queues: Iterable[Any], longest_seconds: float)
     for queue in queues:
         others = queue.consumer_arguments or {}
         queue.consumer_arguments = {**others, "x-consumer-timeout": wanted}
+
+
+def outlive_overdue_deliveries(loop: Callable[..., None], *arguments: Any) -> None:
+    """Run a worker's event loop; take a channel closed for an overdue delivery for a lost connection.
+
+    Only in the loop: the same error while queues are declared says that the worker can't work.
+    """
+    try:
+        loop(*arguments)
+    except PreconditionFailed as overdue:
+        raise ConnectionResetError(str(overdue)) from overdue

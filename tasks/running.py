@@ -7,8 +7,7 @@ from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4, uuid5
 
 from celery import Task
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
-from celery.utils.log import get_task_logger
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 
 from housekeeping.engine.run import Request, Surroundings
@@ -28,8 +27,8 @@ from tasks.metrics import count_event
 from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
 from tasks.results import RunFailed, combined
+from tasks.second_deliveries import put_off
 
-_log = get_task_logger(__name__)
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
 
@@ -66,7 +65,7 @@ def perform(
                 current_suite().policies(operation, policy),
             )
         except RunInHand as in_hand:
-            raise _put_off(task, in_hand) from in_hand
+            raise put_off(task, in_hand, around.redis) from in_hand
     interrupted = [e for e in errors if isinstance(e, RunInterrupted | StoreUnreachable)]
     if interrupted and _may_retry(task):
         # Policies that have ended answer from the ledger the next time.
@@ -178,27 +177,6 @@ def _sent_again(task: Task, error: Exception) -> Exception:
     except Retry as retry:
         error = retry
     return error
-
-
-def _put_off(task: Task, in_hand: RunInHand) -> Exception:
-    """Send the message again, unchanged, for later; return what Celery wants raised for it.
-
-    RabbitMQ hands out a message a second time as soon as the connection it was delivered on is
-    gone, and after its consumer_timeout. When the run has ended, the message answers from the
-    ledger; when its worker dies, the message takes the run over. It is no retry: the retries are
-    for outages, and five of them would be over long before the run is. Nor is a result stored.
-    """
-    later = current_suite().lease_ttl.total_seconds()
-    message = task.signature_from_request(
-        countdown=later, retries=task.request.retries, expires=None
-    )
-    settled: Exception = Ignore()
-    try:
-        message.apply_async()
-        _log.info("%s; looking again in %.0f s", in_hand.message, later)
-    except Exception as unsent:  # noqa: BLE001 - whatever it is, the broker keeps the message
-        settled = Reject(unsent, requeue=True)
-    return settled
 
 
 def _delay(task: Task) -> int:

