@@ -14,7 +14,7 @@ unsettled on the old one gets what is due to it:
     nobody works on it          goes back to its queue at once
 
 RabbitMQ returns unsettled messages by itself: there the stock behaviour applies, and a message that
-comes back while its run goes on is put off by `tasks.running`.
+comes back while its run goes on is put off by `tasks.second_deliveries`.
 Use: `worker_consumer = "tasks.consumer:ConnectionKeepingConsumer"`.
 """
 

@@ -1,10 +1,10 @@
 """RabbitMQ's consumer_timeout: how long a message may be in work before RabbitMQ takes it back.
 
 30 minutes by default, less than a run of ours may take. RabbitMQ then closes the channel and hands
-the message out again while the task goes on. A stock worker exits over that ("Unrecoverable error:
-PreconditionFailed") and takes its running tasks along; ours connects anew, and `tasks.running` puts
-the message off until the run has ended. So no harm is done, but a consumer that may ask for more
-time had better do so.
+the message out again while the task goes on. A stock worker then takes no more tasks and exits when
+those it has are over ("Unrecoverable error: PreconditionFailed"); ours connects anew, and
+`tasks.second_deliveries` puts the message off until the run has ended. So no harm is done, but a
+consumer that may ask for more time had better do so.
 
     before 3.11.15      only the server's own setting counts: `consumer_timeout` in rabbitmq.conf
     3.11.15 to 4.2      a consumer's argument `x-consumer-timeout` goes before the server's setting

@@ -31,7 +31,5 @@ def test_messages_that_come_back_during_their_run_are_put_off_until_it_has_ended
     assert seen <= {"STARTED", "PROGRESS", "SUCCESS"}
     assert "locked" not in worker.log()
     assert_finished_exactly_once(installation, task_id)
-    wait_until(
-        lambda: worker.log().count("succeeded in") >= 2, 20, otherwise=installation.told
-    )
+    wait_until(lambda: worker.log().count("succeeded in") >= 2, 20, otherwise=installation.told)
     assert_finished_exactly_once(installation, task_id)
