@@ -1,5 +1,6 @@
 """What RabbitMQ hands out to whom, on real workers."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def test_a_killed_workers_task_is_handed_out_again_at_once(on_rabbit: Stack) -> 
 
     wait_until(lambda: len(on_rabbit.journal("started", "long")) == 2, 3, otherwise=on_rabbit.logs)
     assert on_rabbit.journal("started", "long")[1]["redelivered"]
+
+
+def test_a_frozen_workers_task_is_handed_out_again_after_two_heartbeats(on_rabbit: Stack) -> None:
+    frozen = on_rabbit.worker(broker_heartbeat=1)
+    on_rabbit.begin("long", 30)
+    on_rabbit.worker()
+
+    frozen.send(signal.SIGSTOP)
+
+    wait_until(lambda: len(on_rabbit.journal("started", "long")) == 2, 10, otherwise=on_rabbit.logs)

@@ -11,7 +11,7 @@ DELIVERIES = 4
 def test_messages_that_come_back_during_their_run_are_put_off_until_it_has_ended(
     install: Install, valkey: ValkeyServer
 ) -> None:
-    installation = install("resting", valkey, tables__events__duty=0.15, lease_ttl="1s")
+    installation = install("resting", valkey, lease_ttl="1s")
     worker = installation.worker("--concurrency=3")
     task_id = installation.send()
     installation.wait_for_windows(3)
