@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from embedded.accounts import ENVIRONMENT, OURSELVES, Account
@@ -24,9 +24,13 @@ class ChildServer:
     """A running server: our child, logging to the file `log` in its workspace."""
 
     def __init__(
-        self, command: Sequence[str | Path], workspace: Workspace, account: Account = OURSELVES
+        self,
+        command: Sequence[str | Path],
+        workspace: Workspace,
+        account: Account = OURSELVES,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Launch the command.
+        """Launch the command; `environment` is added to what every program sees.
 
         Raises:
             ServerDidNotStart: the program could not be run.
@@ -44,7 +48,7 @@ class ChildServer:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd="/",  # ours may be closed to this user
-                    env=ENVIRONMENT,
+                    env={**ENVIRONMENT, **(environment or {})},
                     start_new_session=True,  # else Ctrl-C on our terminal would stop it before us
                     user=account.user,
                     group=account.group,

@@ -3,6 +3,7 @@
 Each value was seen to matter in fault tests (tests/faults); see docs/decisions for the stories.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from settings import Suite
 
 _WIND_UP_SECONDS = 300  # between a run's own time budget and the limit that ends it from outside
 _HARD_AFTER_SOFT_SECONDS = 60
+_SHORTEST_HEARTBEAT_SECONDS, _LONGEST_HEARTBEAT_SECONDS = 5, 60
 MAX_RETRIES = 5
 RETRY_DELAY_SECONDS = 5
 
@@ -60,17 +62,29 @@ def celery_configuration(suite: Suite) -> dict[str, Any]:
 
 
 def _broker(suite: Suite) -> dict[str, Any]:
-    url = suite.broker_url.reveal()
-    configuration: dict[str, Any] = {
-        "broker_url": url,
+    return {
+        "broker_url": suite.broker_url.reveal(),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "worker_consumer": "tasks.consumer:ConnectionKeepingConsumer",
-        # On Redis it revokes the running task and loses its message.
+        # On Redis it revokes the running task and loses its message. On RabbitMQ it would end a run
+        # that goes on very well by itself: its message is put off until the run has ended.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        **_REDIS_OR_RABBIT[broker_kind(suite)](suite),
     }
+
+
+def broker_kind(suite: Suite) -> str:
+    """Return which settings the broker takes: `redis`, `amqp` or `other`."""
+    url = suite.broker_url.reveal()
     if url.startswith(("redis", "unix", "valkey", "sentinel")):
-        configuration["broker_transport_options"] = {
+        return "redis"
+    return "amqp" if url.startswith(("amqp", "pyamqp")) else "other"
+
+
+def _redis_broker(suite: Suite) -> dict[str, Any]:
+    return {
+        "broker_transport_options": {
             # Short, because VisibilityHeartbeat renews it: a dead worker costs a minute, not an hour.
             "visibility_timeout": suite.visibility_timeout.total_seconds(),
             "unacked_restore_interval": min(5, suite.visibility_timeout.total_seconds() / 4),
@@ -82,7 +96,28 @@ def _broker(suite: Suite) -> dict[str, Any]:
             "health_check_interval": 10,
             # Never retry_on_timeout: with redis-py 8 the worker's main loop then blocks for good.
         }
-    return configuration
+    }
+
+
+def _rabbit_broker(suite: Suite) -> dict[str, Any]:
+    return {
+        # Without it `delay()` and beat return before RabbitMQ has the message; one that is lost
+        # on the way (a broker that restarts, a connection cut) is never missed.
+        "broker_transport_options": {"confirm_publish": True},
+        # RabbitMQ gives a host up after two heartbeats it did not hear: its tasks are handed out
+        # again after the visibility timeout, as on Redis. A killed worker's are at once.
+        "broker_heartbeat": min(
+            max(int(suite.visibility_timeout.total_seconds() / 2), _SHORTEST_HEARTBEAT_SECONDS),
+            _LONGEST_HEARTBEAT_SECONDS,
+        ),
+    }
+
+
+_REDIS_OR_RABBIT: dict[str, Callable[[Suite], dict[str, Any]]] = {
+    "redis": _redis_broker,
+    "amqp": _rabbit_broker,
+    "other": lambda _: {},
+}
 
 
 def _results(suite: Suite) -> dict[str, Any]:

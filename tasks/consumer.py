@@ -13,7 +13,8 @@ unsettled on the old one gets what is due to it:
     its task has ended          its ack or reject is sent now
     nobody works on it          goes back to its queue at once
 
-Other brokers (RabbitMQ) return unsettled messages by themselves; there the stock behaviour applies.
+RabbitMQ returns unsettled messages by itself: there the stock behaviour applies, and a message that
+comes back while its run goes on is put off by `tasks.second_deliveries`.
 Use: `worker_consumer = "tasks.consumer:ConnectionKeepingConsumer"`.
 """
 
@@ -33,7 +34,7 @@ from celery.worker.state import active_requests, reserved_requests, task_reserve
 from kombu.common import ignore_errors
 from kombu.transport.virtual import Message
 
-from tasks import redis_broker
+from tasks import rabbit_broker, redis_broker
 
 _log = get_logger(__name__)
 
@@ -72,6 +73,7 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
     """Celery's consumer, except for what happens to messages when the connection is lost."""
 
     pool: Any
+    loop: Any
     _carried: dict[str, CarriedMessage] | None = None
     """What the lost connection left unsettled; None while connected."""
     _repeater: Any = None
@@ -82,6 +84,8 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
             # Carried messages count against the prefetch limit of the next connection. Celery's
             # own correction, which lowers the limit instead, would count them twice.
             self.app.conf.worker_enable_prefetch_count_reduction = False
+        elif rabbit_broker.is_rabbit(self.conninfo):
+            self.loop = partial(rabbit_broker.outlive_overdue_deliveries, self.loop)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close what is left of the connection and take its unsettled messages along."""
@@ -135,6 +139,13 @@ class ConnectionKeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has n
                 redis_broker.disown(channel)
                 ignore_errors(connection, connection.release)  # type: ignore[no-untyped-call]
                 raise
+        elif rabbit_broker.is_rabbit(connection):
+            connection.connect()
+            rabbit_broker.ask_for_time(
+                connection,
+                self.app.amqp.queues.consume_from.values(),
+                rabbit_broker.longest_task_seconds(self.app.conf.task_annotations or {}),
+            )
         if self.hub:
             connection.transport.register_with_event_loop(connection.connection, self.hub)
         return connection

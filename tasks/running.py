@@ -14,6 +14,7 @@ from housekeeping.engine.run import Request, Surroundings
 from housekeeping.policies.errors import (
     ConfigurationRefused,
     HousekeepingError,
+    RunInHand,
     RunInterrupted,
     StoreUnreachable,
 )
@@ -26,6 +27,7 @@ from tasks.metrics import count_event
 from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
 from tasks.results import RunFailed, combined
+from tasks.second_deliveries import put_off
 
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
@@ -51,15 +53,19 @@ def perform(
 
     Returns the result as JSON takes it. Raises RunFailed, which carries the result, when a run
     ended with an error; retries, boundedly, what an outage interrupted: the run then goes on from
-    its last committed window under the same run id.
+    its last committed window under the same run id. A message that was handed out a second time
+    while its run goes on elsewhere is put off, as often as it takes.
     """
     with CeleryProgress(task) as progress:
         around = surroundings((log_event, count_event, progress))
         run = OPERATIONS[operation].run
-        results, errors = each_policy(
-            lambda chosen: run(chosen, _request(task, chosen, asked), around),
-            current_suite().policies(operation, policy),
-        )
+        try:
+            results, errors = each_policy(
+                lambda chosen: run(chosen, _request(task, chosen, asked), around),
+                current_suite().policies(operation, policy),
+            )
+        except RunInHand as in_hand:
+            raise put_off(task, in_hand, around.redis) from in_hand
     interrupted = [e for e in errors if isinstance(e, RunInterrupted | StoreUnreachable)]
     if interrupted and _may_retry(task):
         # Policies that have ended answer from the ledger the next time.
@@ -77,12 +83,15 @@ def each_policy(
 ) -> tuple[list[RunResult], list[HousekeepingError]]:
     """Run every policy, also those after one that failed; return the results and the errors.
 
-    The error of a lone policy is raised as it is: nobody else is kept waiting by it.
+    The error of a lone policy is raised as it is: nobody else is kept waiting by it. So is
+    RunInHand: whoever has the run in hand sees to the other policies too.
     """
     results, errors = [], []
     for policy in policies:
         try:
             results.append(run(policy))
+        except RunInHand:
+            raise
         except HousekeepingError as error:
             if len(policies) == 1 and isinstance(error, ConfigurationRefused):
                 raise

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.run import LeaseHeld, Objection, Request, RunRecord, Surroundings, leased
-from housekeeping.policies.errors import RunInterrupted, StoreUnreachable
+from housekeeping.policies.errors import RunInHand, StoreUnreachable
 from housekeeping.policies.events import RunStopped
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.result import RunResult
@@ -94,8 +94,8 @@ class Conduct:
         record: RunRecord,
     ) -> RunResult:
         if held.by_our_twin and self.request.will_retry:
-            reason = "another worker has this very run in hand"
-            raise RunInterrupted(run_id=self.request.run_id, reason=reason)
+            reason = f"it renews its lease on {self.target}"
+            raise RunInHand(run_id=self.request.run_id, reason=reason)
         if not held.by_our_twin:
             record.start(cutoffs)
         result = locked()

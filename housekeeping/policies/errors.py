@@ -176,3 +176,7 @@ class ExportDamaged(HousekeepingError):
 
 class RestoreRefused(PolicyRefused):
     """{what} can't be put back: {reason}"""
+
+
+class RunInHand(RunInterrupted):
+    """Run {run_id} is in the hands of another worker, which is alive: {reason}"""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,18 +13,10 @@ from housekeeping.policies.errors import (
     HousekeepingError,
     StoreUnreachable,
 )
+from tasks.command_line.broker_finding import broker_finding
 from tasks.command_line.console import show_table
+from tasks.command_line.finding import Finding
 from tasks.command_line.group import loaded_app
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something `check` has to say of one subject."""
-
-    level: str
-    """ok, warning or error"""
-    subject: str
-    message: str
 
 
 @click.command()
@@ -55,7 +47,7 @@ def _findings(*, init: bool) -> list[Finding]:
     from tasks.configuration import current_suite  # noqa: PLC0415
 
     suite = current_suite()
-    findings = [_schedule(), _redis(suite.redis_url.reveal())]
+    findings = [_schedule(), _redis(suite.redis_url.reveal()), broker_finding(suite)]
     findings += [
         Finding("warning", section, "is valid; no operation of this version uses it yet")
         for section in suite.unused_sections()

@@ -92,9 +92,18 @@ def _through_queue(
     name: str, arguments: dict[str, Any], lines: ProgressLines | None
 ) -> dict[str, Any]:
     app = loaded_app()
+    broker = app.connection_for_write()
     try:
         answer = app.send_task(name, kwargs=arguments, retry=False)
-    except (BrokerUnreachable, OperationalError, RedisError, RuntimeError) as error:
+    except (
+        BrokerUnreachable,
+        OperationalError,
+        RedisError,
+        RuntimeError,
+        # RabbitMQ's refusals: of a user, of a virtual host.
+        *broker.connection_errors,
+        *broker.channel_errors,
+    ) as error:
         raise StoreUnreachable(
             store="the broker", reason=str(error), setting="broker_url"
         ) from error

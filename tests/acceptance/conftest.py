@@ -31,6 +31,9 @@ from tasks.application import app
 from tests.acceptance import whole_stack
 from tests.acceptance.nodes import ProcessContainer, run_node
 from tests.faults.runs.installation import Installation
+from tests.rabbit import rabbit_server
+
+__all__ = ["rabbit_server"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 ON_PROCESSES = os.environ.get("HOUSEKEEPING_TEST_NODES", "process") != "docker"

@@ -22,7 +22,8 @@ def test_check_finds_every_store_and_policy_ready(stack: Installation) -> None:
     shape = json.loads(answer.stdout)
     assert shape["success"] is True
     subjects = {finding["subject"] for finding in shape["findings"] if finding["level"] == "ok"}
-    assert {"schedule", "redis_url", "database_url", "tables.purge events"} <= subjects
+    assert {"schedule", "redis_url", "broker_url", "database_url"} <= subjects
+    assert "tables.purge events" in subjects
     assert {"occurrences.retention milvaion", "dead_letters.cleanup milvaion"} <= subjects
 
 
@@ -79,9 +80,10 @@ def test_check_tells_what_is_wrong_and_how_to_put_it_right(
     ("setting", "subject"),
     [
         ({"redis_url": "redis://:s3cret@127.0.0.1:1/0"}, "redis_url"),
+        ({"broker_url": "redis://:s3cret@127.0.0.1:1/0"}, "broker_url"),
         ({"database_url": "postgresql://u:s3cret@127.0.0.1:1/x"}, "database_url"),
     ],
-    ids=["Redis", "PostgreSQL"],
+    ids=["Redis", "the broker", "PostgreSQL"],
 )
 def test_check_names_a_store_that_is_away_without_its_password(
     stack: Installation, setting: dict[str, object], subject: str

@@ -7,6 +7,9 @@ import pytest
 
 from embedded.valkey import ValkeyServer
 from tests.faults.stack import Stack
+from tests.rabbit import rabbit, rabbit_server
+
+__all__ = ["rabbit", "rabbit_server"]  # fixtures
 
 
 @pytest.fixture

@@ -59,7 +59,10 @@ class SuiteProcess(CeleryProcess):
 
 
 class Installation:
-    """Settings for one database and one Valkey, and the processes that run with them."""
+    """Settings for one database and one Valkey, and the processes that run with them.
+
+    `broker_url` in the settings is another broker than Valkey.
+    """
 
     def __init__(
         self, database: str, valkey: ValkeyServer, folder: Path, **settings: object
@@ -83,11 +86,13 @@ class Installation:
         }
         self.client = Celery(
             "client",
-            broker=valkey.url(0),
+            broker=str(settings.get("broker_url", valkey.url(0))),
             backend=valkey.url(1),
             set_as_current=False,
         )
         self.client.conf.task_default_queue = "housekeeping"
+        if "broker_url" in settings:
+            self.client.conf.broker_transport_options = {"confirm_publish": True}
 
     def worker(self, *words: str, **extra: str) -> SuiteProcess:
         """Start `celery -A tasks worker` (one process unless told) and wait until it is ready.

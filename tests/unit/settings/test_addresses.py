@@ -61,6 +61,17 @@ def test_a_broker_may_be_another_queue(url: str) -> None:
     assert read_broker(url).reveal() == url
 
 
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
+def test_a_rabbitmq_address_keeps_its_virtual_host_and_hides_its_password(scheme: str) -> None:
+    given_url = f"{scheme}://hk:{SECRET}@mq:5671/jobs%2Fnight"
+
+    read = read_broker(given_url)
+
+    assert read.reveal() == given_url
+    assert str(read) == f"{scheme}://hk:***@mq:5671/jobs%2Fnight"
+    assert SECRET not in repr(read)
+
+
 @pytest.mark.parametrize("url", ["rpc://", "cache+memory://", "disabled://", "rediss://cache/1"])
 def test_results_may_be_kept_elsewhere(url: str) -> None:
     assert read_result_backend(url).reveal() == url

@@ -55,10 +55,29 @@ def test_a_task_s_limits_lie_beyond_the_budgets_of_all_its_policies() -> None:
     assert limits["time_limit"] == limits["soft_time_limit"] + 60
 
 
-def test_rabbitmq_is_given_no_options_of_redis() -> None:
+def test_rabbitmq_confirms_what_it_was_sent_and_is_given_no_options_of_redis() -> None:
     conf = configuration(HOUSEKEEPING__BROKER_URL="amqp://guest@localhost//")
 
-    assert "broker_transport_options" not in conf
+    assert conf["broker_transport_options"] == {"confirm_publish": True}
+
+
+@pytest.mark.parametrize(("visibility_timeout", "heartbeat"), [("60s", 30), ("2s", 5), ("1h", 60)])
+def test_rabbitmq_notices_a_host_that_is_gone_within_the_visibility_timeout(
+    visibility_timeout: str, heartbeat: int
+) -> None:
+    conf = configuration(
+        HOUSEKEEPING__BROKER_URL="amqp://guest@localhost//",
+        HOUSEKEEPING__VISIBILITY_TIMEOUT=visibility_timeout,
+    )
+
+    assert conf["broker_heartbeat"] == heartbeat
+    assert isinstance(conf["broker_heartbeat"], int)
+
+
+def test_another_broker_is_given_no_options_of_either() -> None:
+    conf = configuration(HOUSEKEEPING__BROKER_URL="memory://")
+
+    assert not {"broker_transport_options", "broker_heartbeat"} & set(conf)
 
 
 def test_the_beat_lock_outlives_five_loops() -> None:
