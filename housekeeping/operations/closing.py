@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,6 +12,7 @@ from housekeeping.engine.pacing import Clock
 from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
+from housekeeping.engine.throttling import Waited
 from housekeeping.policies.errors import StoreUnreachable
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
@@ -39,6 +40,7 @@ class PurgeProgress:
     tally: Tally | None = None
     warnings: tuple[str, ...] = ()
     """of work that came after the windows"""
+    waited: Waited = field(default_factory=Waited)
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,11 @@ class Closing:
                 *self.target.warnings,
                 *_left_warning(summary),
                 *self.progress.warnings,
+                *self.progress.waited.warnings(),
                 *warned,
             ),
             tables=_dated_tables(summary),
+            waits=self.progress.waited.as_dict(),
             error=error if failed else None,
         )
 

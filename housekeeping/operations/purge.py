@@ -15,6 +15,7 @@ from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import PurgeLoop, Tally, Windows
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.throttling import Hours, Throttle, throttled
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.rehearsal import CountingWindows, first_statement
@@ -72,6 +73,7 @@ class _Purge:
             ensure_ledger(self._connection)
         with self._looking():
             now = database_now(self._connection)
+            self._hours = Hours(self._policy.pace, now, self._around.clock)
             target = resolve(self._connection, self._policy)
         progress = PurgeProgress(cutoffs_at(self._policy, now))
         if self._request.dry_run:
@@ -115,6 +117,9 @@ class _Purge:
     ) -> StopReason:
         if (reason := begun.objection()) is not None:
             return reason
+        if (closed := self._hours.closed()) is not None:
+            progress.waited.ended_for = closed
+            return StopReason.THROTTLED
         run_id = self._request.run_id
         writer = become_writer(self._connection, target.facts, run_id, self._policy.pace)
         # Only now can no older run commit another window, so their sums are final.
@@ -128,7 +133,11 @@ class _Purge:
         self._report.started(target.facts.label, plan, resumed=begun.resumed)
         archive = self._archive(target, now)
         store = WindowStore(self._connection, target, writer.ledger, archive)
-        reason = self._loop(store, progress, begun.objection).run(walks)
+        with throttled(
+            self._policy, self._around, self._connection, target.tables, self._hours,
+            begun.objection, self._report, progress.waited,
+        ) as throttle:  # fmt: skip
+            reason = self._loop(store, progress, begun.objection, throttle).run(walks)
         if archive is not None and reason is StopReason.EXHAUSTED:
             progress.warnings += build_indexes(self._connection, self._policy, target)
         return reason
@@ -168,13 +177,14 @@ class _Purge:
         windows: Windows,
         progress: PurgeProgress,
         objection: Callable[[], StopReason | None],
+        throttle: Throttle | None = None,
     ) -> PurgeLoop:
         assert progress.tally is not None
         pace, clock = self._policy.pace, self._around.clock
         budget = Budget(pace, self._request.limit, clock)
         rest = Rest(pace.duty, clock, objection)
         return PurgeLoop(
-            windows, pace, budget, rest, clock, objection, self._report, progress.tally
+            windows, pace, budget, rest, clock, objection, self._report, progress.tally, throttle
         )
 
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:

@@ -51,6 +51,11 @@ class Target:
     layout: ArchiveLayout | None = None
     """where rows move to; None: they are deleted"""
 
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Oids of the tables a run takes rows from."""
+        return (self.facts.oid, *(child.foreign_key.child_oid for child in self.children))
+
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
     """Look up what a policy names and refuse what would harm; inside a reading transaction.
