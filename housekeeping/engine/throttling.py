@@ -232,6 +232,7 @@ class HealthThrottle(Throttle):
                 return reason
             waited = self._clock.monotonic() - begun
             if waited >= self._patience or self._budget.late or self._hours.closed():
+                del self._waited.reasons[reading.signal]
                 self._waited.ended_for = f"ended after {waited:.0f} s of waiting: {reading.reason}"
                 return StopReason.THROTTLED
             self._tells.waiting(reading, waited)

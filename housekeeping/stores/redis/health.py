@@ -37,7 +37,7 @@ class SharedSample:
         self._away_until = 0.0
 
     def take(self, max_age: float, measure: Callable[[], Sample]) -> Sample:
-        """Return a sample not older than `max_age` seconds, measured by us if nobody else has.
+        """Return a sample younger than `max_age` seconds, measured by us if nobody else has.
 
         While another run is measuring, the latest one of the last two seconds will do.
         """
@@ -53,7 +53,7 @@ class SharedSample:
     def _shared(self, max_age: float) -> Sample | None:
         for attempt in range(_POLLS):
             found, age = self._latest()
-            if found is not None and age <= max_age:
+            if found is not None and age < max_age:
                 return found
             if self._client.set(self._sampling, "1", nx=True, px=_SAMPLING_MS):
                 return None
