@@ -20,6 +20,7 @@ from tests.conditions import wait_until
 from tests.integration.database import Database
 from tests.integration.runs import (
     BRISK,
+    SMALL_WINDOWS,
     AfterWindow,
     ledger_rows,
     listening,
@@ -31,8 +32,12 @@ from tests.integration.runs import (
 # Slow enough for a user to be seen waiting: a trigger sleeps for every tenth row.
 _SLOW_DELETES = """
     CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN IF OLD.id %% 10 = 0 THEN PERFORM pg_sleep(0.02); END IF; RETURN OLD; END';
+        'BEGIN IF OLD.id % 10 = 0 THEN PERFORM pg_sleep(0.02); END IF; RETURN OLD; END';
     CREATE TRIGGER dawdle BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION dawdle()
+"""
+_NO_LONGER = """
+    CREATE OR REPLACE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RETURN OLD; END'
 """
 
 
@@ -53,7 +58,7 @@ def test_a_window_somebody_waits_for_is_given_up_halved_and_done(
     events: Database, around: Surroundings
 ) -> None:
     fill(events, 2_000)
-    events.run(_SLOW_DELETES.replace("%%", "%"))
+    events.run(_SLOW_DELETES)
     heard: list[Event] = []
     policy = policy_on(events, pace=health(yield_after=timedelta(milliseconds=300)))
 
@@ -65,6 +70,7 @@ def test_a_window_somebody_waits_for_is_given_up_halved_and_done(
             cursor.execute("SELECT FROM events WHERE id = 1 FOR UPDATE")
             waited = time.monotonic() - begun
             user.rollback()
+        events.run(_NO_LONGER)
         result = ours.result(60)
 
     assert waited < 2  # the window alone takes 4 s
@@ -117,7 +123,8 @@ def test_a_users_own_query_stops_the_run_mid_way_and_lets_it_go_on(
 ) -> None:
     fill(events, 30_000)
     events.run("CREATE TABLE sale (reason text)")
-    policy = policy_on(events, pace=health(sql="SELECT 'stop: ' || reason FROM sale"))
+    limits = HealthLimits(sql="SELECT 'stop: ' || reason FROM sale", patience=timedelta(seconds=20))
+    policy = policy_on(events, pace=replace(SMALL_WINDOWS, health=limits, duty=0.5))
     heard: list[Event] = []
     begin_sale = AfterWindow(lambda: events.run("INSERT INTO sale VALUES ('summer sale')"))
 
