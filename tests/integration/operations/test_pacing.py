@@ -124,7 +124,7 @@ def test_a_users_own_query_stops_the_run_mid_way_and_lets_it_go_on(
     fill(events, 30_000)
     events.run("CREATE TABLE sale (reason text)")
     limits = HealthLimits(sql="SELECT 'stop: ' || reason FROM sale", patience=timedelta(seconds=20))
-    policy = policy_on(events, pace=replace(SMALL_WINDOWS, health=limits, duty=0.5))
+    policy = policy_on(events, pace=replace(SMALL_WINDOWS, health=limits, duty=0.1))
     heard: list[Event] = []
     begin_sale = AfterWindow(lambda: events.run("INSERT INTO sale VALUES ('summer sale')"))
 
