@@ -123,9 +123,7 @@ class Suite(Section):
     def all_policies(self) -> tuple[Policy, ...]:
         """Return the enabled policies of all operations that run by themselves."""
         return tuple(
-            offer.policy
-            for offer in self._paced()
-            if offer.settings.enabled and offer.scheduled
+            offer.policy for offer in self._paced() if offer.settings.enabled and offer.scheduled
         )
 
     def ledger_urls(self) -> tuple[str, ...]:

@@ -134,14 +134,15 @@ class PurgeLoop:
         target = self._pace.batch_target.total_seconds()
         size = WindowSize(max(1, start), target, walk.rows_per_unit)
         while True:
-            if (reason := self._reason_to_stop() or self._held()) is not None:
+            if (reason := self._reason_to_stop()) is not None:
                 return reason
             begun = self._clock.monotonic()
             window = self._next(walk, size)
             self.tally.phases.probe += self._clock.monotonic() - begun
             if window is None or isinstance(window, StopReason):
                 return window
-            if (reason := self._clear(walk, window, size)) is not None:
+            # Only now: who has nothing to do waits for nobody.
+            if (reason := self._held() or self._clear(walk, window, size)) is not None:
                 return reason
             self.tally.sizes[walk.name] = size.current
 
