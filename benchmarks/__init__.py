@@ -9,6 +9,7 @@ contest.py          the contenders in turn, several rounds
 steadiness.py       windows of one size: does the last take longer than the first?
 memory.py           peak memory of a process that deletes N rows, and four times as many
 nothing_expired.py  what a run costs a database of 10 M rows when nothing is due
+beside_pgbench.py   what a busy application feels of it; a program of its own
 figures.py          measured against promised: the table at the end
 
 Only ratios travel from one machine to another; the rates are printed to be looked at.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -101,16 +101,7 @@ def run(
     archive: ArchiveTo | None = None,
 ) -> RunResult:
     """Purge or archive a table. Raises RuntimeError when the run did not go through all of it."""
-    policy = PurgePolicy(
-        operation="tables.purge",
-        name="benchmark",
-        database_url=table.url,
-        table=TableName(table.name),
-        age=Age(columns=("created_at",)),
-        rules=(ExpiryRule(reason="expired", keep_for=keep_for),),
-        archive=archive,
-        pace=pace or Pace(duty=1.0),
-    )
+    policy = replace(_policy(table, keep_for, pace or Pace(duty=1.0)), archive=archive)
     with redis_at(redis_url) as redis:
         around = Surroundings(redis, events=EventStream([listen]))
         result = purge(policy, Request(run_by="benchmarks", walker=walker), around)
@@ -118,6 +109,25 @@ def run(
         msg = f"the run on {table.name} ended as {result.stop_reason.value}: {result.error}"
         raise RuntimeError(msg)
     return result
+
+
+def purged(table: Table, redis_url: str, pace: Pace) -> int:
+    """Purge a table at a pace for as long as its time budget; return the rows that went."""
+    policy = _policy(table, table.keep_for(), pace)
+    with redis_at(redis_url) as redis:
+        return purge(policy, Request(run_by="benchmarks"), Surroundings(redis)).total
+
+
+def _policy(table: Table, keep_for: timedelta, pace: Pace) -> PurgePolicy:
+    return PurgePolicy(
+        operation="tables.purge",
+        name="benchmark",
+        database_url=table.url,
+        table=TableName(table.name),
+        age=Age(columns=("created_at",)),
+        rules=(ExpiryRule(reason="expired", keep_for=keep_for),),
+        pace=pace,
+    )
 
 
 def _cutoff(cursor: Any, table: Table) -> datetime:

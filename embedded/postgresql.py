@@ -188,22 +188,29 @@ class PostgresServer:
         self._binaries = reachable(
             self.installation.binaries, self._account, workspace.path / "installation"
         )
-        data, initdb = workspace.path / "data", self._binaries / "initdb"
-        # Locale C is the one that every version has on every system.
-        arguments = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
-        command: list[str | Path] = [initdb, "--pgdata", data, "--no-sync", *arguments]
-        try:
-            attempt = self._account.run(command)
-        except OSError as error:
-            msg = f"{initdb} could not be run as user {self._account.name}: {error.strerror}"
-            raise ServerDidNotStart(msg) from error
-        if attempt.returncode != 0:
-            msg = f"{initdb} failed as user {self._account.name}:\n{attempt.stdout}"
-            raise ServerDidNotStart(msg)
+        data = workspace.path / "data"
+        self._run_program(self._filling(data))
         with (data / "postgresql.conf").open("a") as configuration:
             for name, value in self._settings.items():
                 escaped = str(value).replace("'", "''")
                 configuration.write(f"{name} = '{escaped}'\n")
+
+    def _filling(self, data: Path) -> list[str | Path]:
+        """Return the command that fills a new data folder."""
+        # Locale C is the one that every version has on every system.
+        arguments = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        return [self._binaries / "initdb", "--pgdata", data, "--no-sync", *arguments]
+
+    def _run_program(self, command: list[str | Path]) -> None:
+        program = command[0]
+        try:
+            attempt = self._account.run(command)
+        except OSError as error:
+            msg = f"{program} could not be run as user {self._account.name}: {error.strerror}"
+            raise ServerDidNotStart(msg) from error
+        if attempt.returncode != 0:
+            msg = f"{program} failed as user {self._account.name}:\n{attempt.stdout}"
+            raise ServerDidNotStart(msg)
 
     def _launch_on_a_free_port(self, workspace: Workspace) -> None:
         for attempts_left in reversed(range(_PORTS_TO_TRY)):

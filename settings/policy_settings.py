@@ -1,12 +1,16 @@
 """The keys every policy has: whether it runs, on which rows, and how gently."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 
+from housekeeping.policies.health import HealthLimits
+from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from settings.durations import Duration, between
+from settings.health_settings import HealthSettings
+from settings.hours import Hours, TimeZone
 from settings.section import Section
 from settings.values import Expression, Share, Switch, whole
 
@@ -37,6 +41,9 @@ class PolicySettings(Section):
     `row_budget`: at most this many rows a run; left out, there is no limit.
     `lock_timeout`: how long a statement waits for a row another session holds, 1ms to 60s.
     `batch_rows`: rows the first window aims at, 1 to 1,000,000; time decides from then on.
+    `only_between`: the hours it may work in, such as "22:00-04:00"; left out, always.
+    `only_between_time_zone`: whose clock those hours are on.
+    `health`: from where on the database is too busy for this policy; over `[health]` of all.
     """
 
     enabled: Switch = True
@@ -47,6 +54,9 @@ class PolicySettings(Section):
     row_budget: Annotated[int, whole(1)] | None = None
     lock_timeout: Annotated[Duration, between(_MS, 60 * _SECOND)] = 200 * _MS
     batch_rows: Annotated[int, whole(1, 1_000_000)] = 2_000
+    only_between: Hours | None = None
+    only_between_time_zone: TimeZone = "UTC"
+    health: HealthSettings | None = None
 
     def pace(self, lease_ttl: timedelta) -> Pace:
         """Return how gently the engine goes; `lease_ttl` is the whole installation's."""
@@ -58,4 +68,11 @@ class PolicySettings(Section):
             lock_timeout=self.lock_timeout,
             lease_ttl=lease_ttl,
             first_window_rows=self.batch_rows,
+            health=self.health.limits() if self.health else HealthLimits(),
+            only_between=self._hours(),
         )
+
+    def _hours(self) -> MaintenanceHours | None:
+        if self.only_between is None:
+            return None
+        return replace(self.only_between, time_zone=self.only_between_time_zone)

@@ -1,6 +1,7 @@
 """All settings of one installation, and the policies that follow from them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from settings.addresses import (
 )
 from settings.archives import ArchivesPolicy
 from settings.durations import Duration, between
+from settings.health_settings import HealthSettings
 from settings.layers import spelling
 from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
@@ -64,6 +66,7 @@ class Suite(Section):
     `metrics_address`: the address it is served on; 0.0.0.0 for a scraper on another machine.
     `visibility_timeout`: after how long a dead worker's task is handed out again; 2s to 24h.
     `lease_ttl`: how long a dead worker's lease blocks the next run; 1s to 24h.
+    `health`: from where on a database is too busy; a policy's own keys win.
     """
 
     redis_url: RedisUrl
@@ -76,6 +79,7 @@ class Suite(Section):
     metrics_address: Name = "127.0.0.1"
     visibility_timeout: Annotated[Duration, between(2 * _SECOND, _DAY)] = 60 * _SECOND
     lease_ttl: Annotated[Duration, between(_SECOND, _DAY)] = 30 * _SECOND
+    health: HealthSettings | None = None
     milvaion: Milvaion | None = None
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
     archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)
@@ -101,7 +105,7 @@ class Suite(Section):
             )
         known = {
             offer.policy.name: (offer.settings.enabled, offer.policy)
-            for offer in self._all()
+            for offer in self._paced()
             if offer.policy.operation == operation
         }
         if not known:
@@ -124,7 +128,7 @@ class Suite(Section):
     def all_policies(self) -> tuple[Policy, ...]:
         """Return the enabled policies of all operations that run by themselves."""
         return tuple(
-            offer.policy for offer in self._all() if offer.settings.enabled and offer.scheduled
+            offer.policy for offer in self._paced() if offer.settings.enabled and offer.scheduled
         )
 
     def ledger_urls(self) -> tuple[str, ...]:
@@ -151,10 +155,19 @@ class Suite(Section):
                     "enabled": offer.settings.enabled,
                     "scheduled": offer.scheduled,
                 }
-                for offer in self._all()
+                for offer in self._paced()
             ],
             "unused_sections": list(self.unused_sections()),
         }
+
+    def _paced(self) -> Iterator[Offer]:
+        """Tell all policies, each with what `[health]` says below what it says itself."""
+        for offer in self._all():
+            if self.health is None:
+                yield offer
+                continue
+            pace = replace(offer.policy.pace, health=self.health.limits(offer.settings.health))
+            yield replace(offer, policy=replace(offer.policy, pace=pace))
 
     def _all(self) -> Iterator[Offer]:
         if self.milvaion:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
@@ -11,6 +10,7 @@ from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePol
 from settings.addresses import DatabaseUrl
 from settings.archive import TableArchive
 from settings.durations import Duration, KeepFor
+from settings.hours import TimeZone
 from settings.policy_settings import PolicySettings
 from settings.section import Contradiction
 from settings.values import Expression, Name, read_name
@@ -29,17 +29,6 @@ def read_table(value: object) -> TableName:
         schema, name = (read_name(each) for each in value)
         return TableName(name, schema)
     raise ValueError('give a name, or a list of schema and name such as ["public", "events"]')
-
-
-def _time_zone(value: object) -> str:
-    if value == "UTC":  # no need for a time zone database
-        return "UTC"
-    try:
-        if isinstance(value, str) and value:
-            return ZoneInfo(value).key
-    except (ValueError, OSError, KeyError):  # odd names end up as odd paths in there
-        pass
-    raise ValueError('give an IANA time zone such as "UTC" or "Europe/Berlin"')
 
 
 def _age_unit(value: object) -> object:
@@ -74,7 +63,7 @@ class TablePolicy(PolicySettings):
     schema_name: Name | None = Field(default=None, alias="schema")
     age: Expression
     age_unit: Annotated[Literal["s", "ms", "us"] | None, BeforeValidator(_age_unit)] = None
-    time_zone: Annotated[str, BeforeValidator(_time_zone)] = "UTC"
+    time_zone: TimeZone = "UTC"
     keep_for: KeepFor | None = None
     status_column: Name | None = None
     statuses: dict[Name, KeepFor] | None = None

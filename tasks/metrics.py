@@ -4,6 +4,7 @@
     housekeeping_rows_total{operation,policy,reason}       committed rows only
     housekeeping_window_seconds{operation,policy}          histogram; one transaction each
     housekeeping_rows_left_behind_total{operation,policy}
+    housekeeping_wait_seconds_total{operation,policy,signal}   stopped or slowed down for it
     housekeeping_last_success_timestamp_seconds{operation,policy}
 
 Served on `metrics_address`:`metrics_port` by the worker's main process for all its children.
@@ -84,6 +85,8 @@ def count_event(event: Event) -> None:
         meters["runs"].labels(*who, event.stop_reason).inc()
         for reason, rows in event.details.items():
             meters["rows"].labels(*who, reason).inc(rows)
+        for signal, seconds in event.waits.items():
+            meters["waits"].labels(*who, signal).inc(seconds)
         if event.success:
             meters["success"].labels(*who).set_to_current_time()
 
@@ -95,6 +98,7 @@ def _meters() -> dict[str, Any]:
         "runs": Counter("housekeeping_runs", "Runs by how they ended", (*who, "stop_reason")),
         "rows": Counter("housekeeping_rows", "Committed rows", (*who, "reason")),
         "left": Counter("housekeeping_rows_left_behind", "Expired rows that stayed", who),
+        "waits": Counter("housekeeping_wait_seconds", "Stopped or slowed down", (*who, "signal")),
         "window": Histogram(
             "housekeeping_window_seconds", "One transaction", who, buckets=_WINDOW_BUCKETS
         ),

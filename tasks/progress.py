@@ -80,5 +80,11 @@ def progress_of(event: Event) -> dict[str, Any] | None:
         }
     if isinstance(event, RunWaiting):
         message = f"{event.policy}: waiting for {event.cause}"
-        return {**who, "done": 0, "total": 0, "percent": 0, "message": message}
+        return {
+            **who,
+            "done": event.done,
+            "total": event.estimate,
+            "percent": event.percent,
+            "message": message,
+        }
     return None

@@ -44,8 +44,10 @@ def combined(operation: str, results: Sequence[RunResult]) -> dict[str, Any]:
         return results[0].as_dict()
     details: Counter[str] = Counter()
     phases = Phases()
+    waits: Counter[str] = Counter()
     for result in results:
         details.update(result.details)
+        waits.update(result.waits)
         for name, seconds in vars(result.phases).items():
             setattr(phases, name, getattr(phases, name) + seconds)
     ages = [age for r in results if (age := r.oldest_expired_age_seconds) is not None]
@@ -62,6 +64,7 @@ def combined(operation: str, results: Sequence[RunResult]) -> dict[str, Any]:
         phases=phases,
         oldest_expired_age_seconds=max(ages, default=None),
         warnings=tuple(f"{r.policy}: {warning}" for r in results for warning in r.warnings),
+        waits=waits,
         left_behind=sum(result.left_behind for result in results),
         dry_run=any(result.dry_run for result in results),
         error="; ".join(f"{r.policy}: {r.error}" for r in results if r.error) or None,

@@ -134,5 +134,6 @@ def stopped_event(result: RunResult) -> RunStopped:
         seconds=round(result.seconds, 4),
         details=dict(result.details),
         warnings=result.warnings,
+        waits=dict(result.waits),
         error=result.error or "",
     )

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.outcomes import ConnectionLost
 from housekeeping.engine.pacing import Budget, Clock, Rest
 from housekeeping.engine.sizing import WindowSize
+from housekeeping.engine.throttling import Throttle
 from housekeeping.engine.walks import Walk
 from housekeeping.policies.errors import LeaseLost, TableBlocked
 from housekeeping.policies.pace import Pace
@@ -94,8 +95,10 @@ class PurgeLoop:
         objection: Callable[[], StopReason | None],
         report: Report,
         tally: Tally,
+        throttle: Throttle | None = None,
     ) -> None:
         self._windows = windows
+        self._throttle = throttle or Throttle(rest)
         self._pace = pace
         self._budget = budget
         self._rest = rest
@@ -118,6 +121,12 @@ class PurgeLoop:
     def _reason_to_stop(self) -> StopReason | None:
         return self._objection() or self._budget.spent(self.tally.rows)
 
+    def _held(self) -> StopReason | None:
+        begun = self._clock.monotonic()
+        reason = self._throttle.hold()
+        self.tally.phases.wait += self._clock.monotonic() - begun
+        return reason
+
     def _clear_walk(self, walk: Walk) -> StopReason | None:
         start = self.tally.sizes.get(walk.name)
         if start is None:
@@ -132,7 +141,8 @@ class PurgeLoop:
             self.tally.phases.probe += self._clock.monotonic() - begun
             if window is None or isinstance(window, StopReason):
                 return window
-            if (reason := self._clear(walk, window, size)) is not None:
+            # Only now: who has nothing to do waits for nobody.
+            if (reason := self._held() or self._clear(walk, window, size)) is not None:
                 return reason
             self.tally.sizes[walk.name] = size.current
 
@@ -158,7 +168,7 @@ class PurgeLoop:
             parts.extend(reversed(rest))
             if outcome is not None:
                 self._count(walk, part, outcome, size)
-            if parts and (reason := self._reason_to_stop()) is not None:
+            if parts and (reason := self._reason_to_stop() or self._held()) is not None:
                 return reason
         return None
 
@@ -180,14 +190,15 @@ class PurgeLoop:
         patience = self._clock.monotonic() + _FENCE_PATIENCE_SECONDS
         while True:
             try:
-                return self._windows.delete(
-                    self.tally.number + 1,
-                    walk.name,
-                    part.range,
-                    walk.predicate,
-                    How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
-                    done_to=done_to,
-                )
+                with self._throttle.window():
+                    return self._windows.delete(
+                        self.tally.number + 1,
+                        walk.name,
+                        part.range,
+                        walk.predicate,
+                        How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
+                        done_to=done_to,
+                    )
             except FenceBusy:
                 if self._clock.monotonic() >= patience:
                     raise LeaseLost(
@@ -211,7 +222,7 @@ class PurgeLoop:
             return (_Part(part.range, Held.PASS, part.drain),)
         if condition is Condition.REFUSED_BY_ROW:
             return self._isolate(walk, part, sentence(error))
-        return self._smaller(walk, part, size, sentence(error))
+        return self._smaller(walk, part, size, self._throttle.cause(error))
 
     def _wait_for_table(self, cause: str) -> None:
         """Stand back while somebody holds the whole table; no smaller window would help.
@@ -265,13 +276,14 @@ class PurgeLoop:
         tally.phases.delete += outcome.delete_seconds
         tally.phases.commit += outcome.commit_seconds
         worked = outcome.delete_seconds + outcome.commit_seconds
-        size.took(walk.units(part.range), worked, outcome.work)
+        growing = not self._throttle.slow
+        size.took(walk.units(part.range), worked, outcome.work, may_grow=growing)
         if outcome.left_behind:
             self._report.passed(
                 part.range, "another session holds them, or a trigger", outcome.left_behind
             )
         self._report.committed(outcome, tally, walk.fraction())
-        tally.phases.wait += self._rest.after(worked)
+        tally.phases.wait += self._throttle.rest_after(worked)
 
 
 class RefusedTooOften(Exception):

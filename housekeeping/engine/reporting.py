@@ -6,11 +6,14 @@ from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
 from housekeeping.policies.events import (
     EventStream,
+    RunPaced,
     RunStarted,
+    RunWaiting,
     WindowCommitted,
     WindowPassed,
     WindowShrunk,
 )
+from housekeeping.policies.health import Reading
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.windows import WindowOutcome
@@ -45,6 +48,7 @@ class RunReport:
         self._dry_run = request.dry_run
         self._estimate = 0
         self._in_parts = False
+        self._done = self._percent_done = 0
 
     def started(self, table: str, plan: Expectation, *, resumed: bool) -> None:
         self._estimate = plan.estimate
@@ -61,14 +65,15 @@ class RunReport:
         )
 
     def committed(self, outcome: WindowOutcome, tally: Tally, fraction: float | None) -> None:
+        self._done, self._percent_done = tally.rows, self._percent(tally.rows, fraction)
         self._events.publish(
             WindowCommitted(
                 **self._who,
                 rows=outcome.rows,
                 seconds=round(outcome.delete_seconds + outcome.commit_seconds, 4),
-                done=tally.rows,
-                estimate=max(self._estimate, tally.rows),
-                percent=self._percent(tally.rows, fraction),
+                done=self._done,
+                estimate=max(self._estimate, self._done),
+                percent=self._percent_done,
             )
         )
 
@@ -76,6 +81,28 @@ class RunReport:
         if fraction is None or self._in_parts:
             fraction = rows / max(1, self._estimate)
         return min(_ALMOST, int(100 * fraction))
+
+    def waiting(self, reading: Reading, seconds: float) -> None:
+        self._events.publish(
+            RunWaiting(
+                **self._who,
+                cause=f"{reading.signal}: {reading.reason}",
+                seconds=round(seconds, 4),
+                done=self._done,
+                estimate=max(self._estimate, self._done),
+                percent=self._percent_done,
+            )
+        )
+
+    def paced(self, reading: Reading) -> None:
+        self._events.publish(
+            RunPaced(
+                **self._who,
+                signal=reading.signal,
+                verdict=reading.verdict.name.lower(),
+                reason=reading.reason,
+            )
+        )
 
     def shrunk(self, window: Range, cause: str) -> None:
         self._events.publish(WindowShrunk(**self._who, window=bounds_text(window), cause=cause))

@@ -43,7 +43,7 @@ class WindowSize:
         rows = self._target * self._row_rate
         return max(1, min(self._ceiling, int(rows / self._rows_per_unit)))
 
-    def took(self, units: int, seconds: float, rows: int) -> None:
+    def took(self, units: int, seconds: float, rows: int, *, may_grow: bool = True) -> None:
         """Learn from a window that was done: it held `units`, took `seconds`, removed `rows`."""
         seconds = max(seconds, 1e-4)
         if units < _TELLING * self.current and seconds < self._target:
@@ -55,7 +55,8 @@ class WindowSize:
         if seconds > _NEAR * self._target:
             self._growth = _GROWTH
         wanted = self._unit_rate * self._target
-        self._size = int(max(1, self._size / 2, min(wanted, self._size * self._growth + 1)))
+        most = self._size * self._growth + 1 if may_grow else self._size
+        self._size = int(max(1, self._size / 2, min(wanted, most)))
         self._size = min(self._size, self._ceiling)
 
     def shrink(self) -> None:

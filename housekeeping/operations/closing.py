@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from housekeeping.engine.pacing import Clock
 from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
+from housekeeping.engine.throttling import Waited
 from housekeeping.operations.partition_result import ESTIMATED, PARTITION_KEYS, partition_entries
 from housekeeping.operations.partition_steps import DETACHED
 from housekeeping.policies.errors import StoreUnreachable
@@ -44,6 +45,7 @@ class PurgeProgress:
     """of work that came after the windows, and of what was left alone"""
     partitions: tuple[Mapping[str, Any], ...] = ()
     """what became of each partition; read when the run ends"""
+    waited: Waited = field(default_factory=Waited)
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,11 @@ class Closing:
                 *self.target.warnings,
                 *_left_warning(summary),
                 *self.progress.warnings,
+                *self.progress.waited.warnings(),
                 *warned,
             ),
             tables=(*self.progress.partitions, *_dated_tables(summary)),
+            waits=self.progress.waited.as_dict(),
             error=error if failed else None,
         )
 

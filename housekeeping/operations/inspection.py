@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from housekeeping.engine.health import Judge
 from housekeeping.engine.planning import Planner
 from housekeeping.operations.in_parts import Parts
+from housekeeping.policies.health import HealthLimits, Reading
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
+from housekeeping.stores.postgres.health.sampling import Sampler, signals_for
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger, ledger_missing
 from housekeeping.stores.postgres.preflight import resolve
 
@@ -48,6 +51,13 @@ def inspect_purge(policy: PurgePolicy) -> Inspected:
     )
     table = f"{place(policy.database_url)}/{target.facts.label}"
     return Inspected(told, target.warnings, table)
+
+
+def health_of(url: str, limits: HealthLimits) -> tuple[Reading, ...]:
+    """Return what every signal of a database says now, by a policy's limits."""
+    signals = signals_for(limits)
+    with connected(url, _APPLICATION) as connection:
+        return Judge(signals).judge(Sampler(connection, signals).measure())
 
 
 def ledger_told(url: str, *, make: bool) -> str:

@@ -15,6 +15,7 @@ from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import PurgeLoop, Tally, Windows
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.throttling import Hours, Throttle, throttled
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.in_parts import Parts
@@ -77,6 +78,7 @@ class _Purge:
             ensure_ledger(self._connection)
         with self._looking():
             now = database_now(self._connection)
+            self._hours = Hours(self._policy.pace, now, self._around.clock)
             target = resolve(self._connection, self._policy)
             progress = PurgeProgress(cutoffs_at(self._policy, now))
             if target.in_parts:
@@ -122,6 +124,9 @@ class _Purge:
     ) -> StopReason:
         if (reason := begun.objection()) is not None:
             return reason
+        if (closed := self._hours.closed()) is not None:
+            progress.waited.ended_for = closed
+            return StopReason.THROTTLED
         run_id = self._request.run_id
         writer = become_writer(self._connection, target.facts, run_id, self._policy.pace)
         # Only now can no older run commit another window, so their sums are final.
@@ -157,7 +162,11 @@ class _Purge:
             self._report.started(target.facts.label, plan, resumed=begun.resumed)
         archive = self._archive(target, now)
         store = WindowStore(self._connection, target, progress.ledger, archive)
-        return self._loop(store, progress, begun.objection).run(walks)
+        with throttled(
+            self._policy, self._around, self._connection, target.tables, self._hours,
+            begun.objection, self._report, progress.waited,
+        ) as throttle:  # fmt: skip
+            return self._loop(store, progress, begun.objection, throttle).run(walks)
 
     def _in_parts(
         self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
@@ -173,7 +182,7 @@ class _Purge:
             tally,
             self._report,
             Rest(pace.duty, self._around.clock, begun.objection),
-            lambda: begun.objection() or budget.spent(tally.rows),
+            lambda: begun.objection() or budget.spent(tally.rows) or self._hours_over(),
         )
 
         def walk(leaf: Target, ledger: WindowLedger) -> StopReason:
@@ -184,6 +193,9 @@ class _Purge:
             return self._parts(target, progress).purge(steps, self._report, begun, walk)
         finally:
             progress.warnings += tuple(steps.warnings)
+
+    def _hours_over(self) -> StopReason | None:
+        return StopReason.TIME_BUDGET if self._hours.closed() else None
 
     def _parts(self, target: Target, progress: PurgeProgress) -> Parts:
         limited = self._request.limit is not None or self._policy.pace.row_budget is not None
@@ -229,12 +241,21 @@ class _Purge:
         windows: Windows,
         progress: PurgeProgress,
         objection: Callable[[], StopReason | None],
+        throttle: Throttle | None = None,
     ) -> PurgeLoop:
         assert progress.tally is not None
         pace, clock = self._policy.pace, self._around.clock
         rest = Rest(pace.duty, clock, objection)
         return PurgeLoop(
-            windows, pace, self._budget, rest, clock, objection, self._report, progress.tally
+            windows,
+            pace,
+            self._budget,
+            rest,
+            clock,
+            objection,
+            self._report,
+            progress.tally,
+            throttle,
         )
 
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:

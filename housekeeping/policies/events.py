@@ -4,7 +4,8 @@
     housekeeping.window.committed  after every transaction that counted
     housekeeping.window.shrunk     a window did not fit its time and was halved
     housekeeping.window.passed     rows stayed: another session holds them, or they refuse to go
-    housekeeping.run.waiting       resting, or waiting for a lost worker's lease
+    housekeeping.run.waiting       for a lost worker's lease, or until the database is well again
+    housekeeping.run.paced         once per change: a health signal slows the run, stops it, clears
     housekeeping.run.stopped       once per run, however it ended; no key is ever missing
 
 An event is published to every subscriber of the stream; a subscriber that fails is logged and
@@ -80,6 +81,20 @@ class RunWaiting(Event):
     NAME: ClassVar[str] = "housekeeping.run.waiting"
     cause: str
     seconds: float
+    done: int = 0
+    """rows of the run so far"""
+    estimate: int = 0
+    percent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPaced(Event):
+    NAME: ClassVar[str] = "housekeeping.run.paced"
+    LEVEL: ClassVar[int] = logging.INFO
+    signal: str
+    verdict: str
+    """go, slow or stop"""
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +108,8 @@ class RunStopped(Event):
     seconds: float
     details: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    waits: Mapping[str, float] = field(default_factory=dict)
+    """seconds the run was stopped or slowed down, by health signal"""
     error: str = ""
 
 

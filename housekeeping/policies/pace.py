@@ -1,7 +1,10 @@
 """How gently a run goes, and when it leaves early."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from housekeeping.policies.health import HealthLimits
+from housekeeping.policies.hours import MaintenanceHours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,8 @@ class Pace:
     `lock_timeout`: how long a statement waits for a row another session holds.
     `lease_ttl`: how long a dead worker's lease blocks the next run; renewed at a third of it.
     `first_window_rows`: rows the first window aims at, before anything was measured.
+    `health`: from where on the database is too busy for us.
+    `only_between`: the maintenance window outside of which a run does not work; None is always.
     """
 
     batch_target: timedelta = timedelta(milliseconds=250)
@@ -24,6 +29,8 @@ class Pace:
     lock_timeout: timedelta = timedelta(milliseconds=200)
     lease_ttl: timedelta = timedelta(seconds=30)
     first_window_rows: int = 2_000
+    health: HealthLimits = field(default_factory=HealthLimits)
+    only_between: MaintenanceHours | None = None
 
     @property
     def statement_timeout(self) -> timedelta:

@@ -46,7 +46,7 @@ class Phases:
     delete: float = 0.0
     commit: float = 0.0
     wait: float = 0.0
-    """resting for the duty ratio, or waiting for the lease of a lost worker"""
+    """resting for the duty ratio, or waiting until the database is well again"""
 
     def as_dict(self) -> dict[str, float]:
         return {name: round(seconds, 4) for name, seconds in vars(self).items()}
@@ -80,6 +80,9 @@ class RunResult:
     error: str | None = None
     tables: tuple[Mapping[str, Any], ...] = ()
     """one entry a table, for operations that work on several: its name, what was done, figures"""
+
+    waits: Mapping[str, float] = field(default_factory=dict)
+    """seconds a run was stopped or slowed down, by the health signal it was for"""
 
     @property
     def success(self) -> bool:
@@ -118,6 +121,7 @@ class RunResult:
             plan=shape.get("plan"),
             error=shape.get("error"),
             tables=tuple(shape.get("tables", ())),
+            waits=shape.get("waits", {}),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,6 +144,8 @@ class RunResult:
         }
         if self.left_behind:
             shape["left_behind"] = self.left_behind
+        if self.waits:
+            shape["waits"] = dict(self.waits)
         if self.tables:
             shape["tables"] = [dict(table) for table in self.tables]
         if self.plan is not None:

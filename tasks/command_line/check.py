@@ -65,6 +65,7 @@ def _findings(*, init: bool) -> list[Finding]:
         if table and isinstance(policy, PurgePolicy):
             purges.append((table, policy))
     findings += _conflicts(purges)
+    findings += _health(suite.all_policies())
     if suite.database_url is not None:
         findings += _ledger(suite.database_url.reveal(), init=init)
     return findings
@@ -127,6 +128,35 @@ def _conflicts(purges: Sequence[tuple[str, Any]]) -> list[Finding]:
         )
         for conflict in conflicts(purges)
     ]
+
+
+def _health(policies: Sequence[Any]) -> list[Finding]:
+    """Tell once per database how it is; once more where a policy has limits of its own."""
+    from housekeeping.stores.postgres.connection import place  # noqa: PLC0415 - not for --help
+
+    asked = dict.fromkeys(
+        (p.database_url, p.pace.health) for p in policies if p.pace.health.enabled
+    )
+    return [
+        Finding(level, f"health {place(url)}", told)
+        for url, limits in asked
+        for level, told in _readings(url, limits)
+    ]
+
+
+def _readings(url: str, limits: Any) -> list[tuple[str, str]]:
+    from housekeeping.operations.inspection import health_of  # noqa: PLC0415 - not for --help
+    from housekeeping.policies.health import worst  # noqa: PLC0415
+
+    try:
+        readings = health_of(url, limits)
+    except Exception:  # noqa: BLE001 - why it can't be reached its policies have told
+        return []
+    grave = worst(readings)
+    if grave is None:
+        return [("ok", f"go: {'; '.join(reading.reason for reading in readings)}")]
+    told = "; ".join(f"{each.signal} {each}" for each in readings if each.verdict)
+    return [("warning", told)]
 
 
 def _ledger(url: str, *, init: bool) -> list[Finding]:

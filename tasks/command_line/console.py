@@ -106,6 +106,8 @@ def show_result(result: Mapping[str, Any]) -> None:
     """Show a result for people: what went, why it stopped, what to look at."""
     rows = [result_row(run) for run in result.get("runs") or [result]]
     show_table("", RESULT_COLUMNS, rows)
+    for signal, seconds in result.get("waits", {}).items():
+        click.echo(f"stopped or slowed down for {signal}: {seconds:.1f} s", err=True)
     for warning in result["warnings"]:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     if result.get("error"):

@@ -49,6 +49,29 @@ def test_check_changes_nothing_unless_asked_to_make_the_ledger(
         postgres.drop_database("untouched")
 
 
+@pytest.mark.parametrize(
+    ("variables_", "level", "told"),
+    [
+        ({}, "ok", "go: no standby; "),
+        (
+            {"HOUSEKEEPING__HEALTH__EXPECTED_STANDBYS": "mirror"},
+            "warning",
+            "replication_lag stop: standby mirror is expected and not connected",
+        ),
+    ],
+    ids=["well", "a standby is missing"],
+)
+def test_check_tells_once_how_the_database_is(
+    stack: Installation, variables_: dict[str, str], level: str, told: str
+) -> None:
+    answer = stack.housekeeping("check", "--json", **variables_)
+
+    shape = json.loads(answer.stdout)
+    (health,) = [f for f in shape["findings"] if f["subject"].startswith("health ")]
+    assert (answer.returncode, health["level"]) == (0, level)
+    assert health["message"].startswith(told)
+
+
 @pytest.mark.parametrize("mode", [(), ("--json",)], ids=["text", "json"])
 def test_check_tells_what_is_wrong_and_how_to_put_it_right(
     stack: Installation, mode: tuple[str, ...]

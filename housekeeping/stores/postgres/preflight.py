@@ -68,6 +68,11 @@ class Target:
         """Whether whole parts of it may go: partitions, or chunks."""
         return self.partitioned or self.chunks is not None
 
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Oids of the tables a run takes rows from."""
+        return (self.facts.oid, *(child.foreign_key.child_oid for child in self.children))
+
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
     """Look up what a policy names and refuse what would harm; inside a reading transaction.

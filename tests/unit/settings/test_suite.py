@@ -38,9 +38,12 @@ def test_a_redis_socket_is_handed_to_celery_in_its_own_words(load: Load) -> None
     assert suite.broker_url.reveal() == "redis+socket:///run/r.sock?virtual_host=1"
 
 
+EXPIRY = '[milvaion.archive_expiry]\nkeep_for = "400d"\n'
+
+
 def test_a_policy_is_found_by_name(load: Load) -> None:
     archived = '[tables.old]\ntable = "x"\nage = "at"\nkeep_for = "1d"\narchive = {}\n'
-    suite = load(REQUIRED + EVENTS + OFF + archived + "[milvaion.archive]\n")
+    suite = load(REQUIRED + EVENTS + OFF + archived + "[milvaion.archive]\n" + EXPIRY)
     assert [policy.name for policy in suite.policies("tables.purge")] == ["events"]
     assert [policy.name for policy in suite.policies("tables.purge", "events")] == ["events"]
     assert {policy.operation for policy in suite.all_policies()} == set(OPERATIONS)

@@ -1,0 +1,171 @@
+"""What a busy application feels of it: pgbench at 400 transactions a second, alone and beside deletes.
+
+    python -m benchmarks.beside_pgbench [--rows 4000000] [--seconds 20] [--rounds 2]
+                                        [--duty 0.2] [--batch-target-ms 50]
+
+pgbench works on tables of its own in the same database (simple-update, its latency counted from when
+each transaction was due). Beside it in turn: nothing, our paced purge, the loop of the documentation
+(`DELETE ... WHERE id IN (SELECT id ... LIMIT 1000)` until nothing is left). Only the transactions due
+while a contender worked count. Two promises: our p99 stays within 1.3 times the idle one, and we remove
+at least three times what the loop removes in a second.
+"""
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contenders import purged, usual_loop
+from benchmarks.figures import Figure, table_of
+from benchmarks.stage import Stage, Table
+from embedded.installations import preferred
+from housekeeping.policies.pace import Pace
+
+IDLE, OURS, LOOP = "nobody", "ours, paced", "the documented loop"
+MOST_OF_IDLE = 1.3
+LEAST_TIMES_LOOP = 3.0
+_TPS = 400
+_CLIENTS = 4
+_SCALE = 10  # a million accounts
+_WARM_UP_SECONDS = 2.0
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Felt:
+    """What pgbench felt while a contender worked, and what that one removed."""
+
+    p50_ms: float
+    p99_ms: float
+    transactions: int
+    rows: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
+
+
+def main() -> int:
+    options = _options()
+    print(f"load {os.getloadavg()[0]:.1f} before; ratios suffer where others use this machine")
+    pace = Pace(
+        duty=options.duty,
+        batch_target=timedelta(milliseconds=options.batch_target_ms),
+        time_budget=timedelta(seconds=options.seconds),
+    )
+    felt: dict[str, list[Felt]] = {IDLE: [], OURS: [], LOOP: []}
+    with Stage() as stage:
+        table = stage.events(options.rows)
+        contenders: dict[str, Callable[[Table], int]] = {
+            IDLE: lambda _: _idle(options.seconds),
+            OURS: lambda copy: purged(copy, stage.redis_url, pace),
+            LOOP: lambda copy: usual_loop(copy, options.seconds).rows,
+        }
+        for _ in range(options.rounds):
+            for name, work in contenders.items():
+                with stage.copy_of(table) as copy:
+                    felt[name].append(_beside(copy, work, options.seconds))
+                _print(name, felt[name][-1])
+    print(f"\n{table_of(_figures(felt))}")
+    return 0
+
+
+def _beside(copy: Table, work: Callable[[Table], int], seconds: float) -> Felt:
+    _pgbench("--initialize", "--quiet", f"--scale={_SCALE}", url=copy.url)
+    with _running_pgbench(copy.url, seconds + 2 * _WARM_UP_SECONDS) as latencies:
+        time.sleep(_WARM_UP_SECONDS)
+        begun = time.time()
+        rows = work(copy)
+        ended = time.time()
+        felt = sorted(ms for due, ms in latencies() if begun <= due <= ended)
+    return Felt(median(felt), felt[int(0.99 * len(felt))], len(felt), rows, ended - begun)
+
+
+def _idle(seconds: float) -> int:
+    time.sleep(seconds)
+    return 0
+
+
+@contextmanager
+def _running_pgbench(
+    url: str, seconds: float
+) -> Iterator[Callable[[], Iterator[tuple[float, float]]]]:
+    """Run pgbench beside a block; yield what reads (when due, milliseconds) once it has ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [
+                _program(), "--no-vacuum", "--builtin=simple-update", f"--rate={_TPS}",
+                f"--client={_CLIENTS}", f"--time={seconds:.0f}", "--log", url,
+            ],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def latencies() -> Iterator[tuple[float, float]]:
+            process.wait()
+            for log in Path(folder).glob("pgbench_log.*"):
+                for line in log.read_text().splitlines():
+                    _, _, micros, _, epoch, fraction, *_ = line.split()
+                    ended = int(epoch) + int(fraction) / _MICROSECONDS
+                    yield ended - int(micros) / _MICROSECONDS, int(micros) / 1_000
+
+        try:
+            yield latencies
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _pgbench(*arguments: str, url: str) -> None:
+    subprocess.run([_program(), *arguments, url], check=True, capture_output=True)
+
+
+def _program() -> str:
+    return str(preferred().binaries / "pgbench")
+
+
+def _figures(felt: dict[str, list[Felt]]) -> list[Figure]:
+    p99 = {name: median(each.p99_ms for each in done) for name, done in felt.items()}
+    rates = {name: median(each.rate for each in done) for name, done in felt.items()}
+    ours, loop = p99[OURS] / p99[IDLE], p99[LOOP] / p99[IDLE]
+    times = rates[OURS] / rates[LOOP]
+    return [
+        Figure("pgbench p99 beside our paced purge / idle", f"{ours:.2f} x", "<= 1.3 x",
+               ours <= MOST_OF_IDLE),
+        Figure("pgbench p99 beside the documented loop / idle", f"{loop:.2f} x"),
+        Figure("rows a second, our paced purge / the loop", f"{times:.1f} x", ">= 3 x",
+               times >= LEAST_TIMES_LOOP),
+    ]  # fmt: skip
+
+
+def _print(name: str, felt: Felt) -> None:
+    print(
+        f"  {name:<20} p50 {felt.p50_ms:5.2f} ms, p99 {felt.p99_ms:6.2f} ms of "
+        f"{felt.transactions:>6,} transactions; {felt.rate:>9,.0f} rows/s",
+        flush=True,
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside_pgbench")
+    parser.add_argument("--rows", type=int, default=4_000_000, help="of the table (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at most (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="repetitions (%(default)s)")
+    parser.add_argument("--duty", type=float, default=0.2, help="of our purge (%(default)s)")
+    parser.add_argument(
+        "--batch-target-ms", type=float, default=50.0, help="of our purge (%(default)s)"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
