@@ -12,7 +12,7 @@ from housekeeping.operations.purge import purge
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
 from housekeeping.policies.pace import Pace
-from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.redis.connection import connect as redis_at
 
@@ -99,6 +99,7 @@ def run(
     listen: Callable[[Event], None] = lambda _: None,
     pace: Pace | None = None,
     archive: ArchiveTo | None = None,
+    partitions: PartitionCare = PartitionCare(),  # noqa: B008 - frozen
 ) -> RunResult:
     """Purge or archive a table. Raises RuntimeError when the run did not go through all of it."""
     policy = PurgePolicy(
@@ -109,6 +110,7 @@ def run(
         age=Age(columns=("created_at",)),
         rules=(ExpiryRule(reason="expired", keep_for=keep_for),),
         archive=archive,
+        partitions=partitions,
         pace=pace or Pace(duty=1.0),
     )
     with redis_at(redis_url) as redis:
