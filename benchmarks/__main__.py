@@ -9,6 +9,7 @@ from benchmarks.archiving import archiving
 from benchmarks.figures import Figure, table_of
 from benchmarks.memory import memory
 from benchmarks.nothing_expired import nothing_expired
+from benchmarks.partitions import partitions
 from benchmarks.stage import Stage
 from benchmarks.steadiness import WINDOWS, of_the_loop, steadiness
 
@@ -51,6 +52,8 @@ def _measure(stage: Stage, options: argparse.Namespace) -> list[Figure]:
     figures += of_the_loop(table, alone[contest.LOOP][-1], beside[contest.LOOP][-1])
     print("\nthe same rows, archived by each", flush=True)
     figures += archiving(stage, table, options.rounds, options.loop_seconds)
+    print("\na whole partition", flush=True)
+    figures += partitions(stage, options.rounds)
     print("\nmemory", flush=True)
     figures += memory(stage, table)
     if not options.skip_ten_million:

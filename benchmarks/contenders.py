@@ -12,7 +12,7 @@ from housekeeping.operations.purge import purge
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
 from housekeeping.policies.pace import Pace
-from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.redis.connection import connect as redis_at
 
@@ -99,9 +99,11 @@ def run(
     listen: Callable[[Event], None] = lambda _: None,
     pace: Pace | None = None,
     archive: ArchiveTo | None = None,
+    partitions: PartitionCare = PartitionCare(),  # noqa: B008 - frozen
 ) -> RunResult:
     """Purge or archive a table. Raises RuntimeError when the run did not go through all of it."""
-    policy = replace(_policy(table, keep_for, pace or Pace(duty=1.0)), archive=archive)
+    plain = _policy(table, keep_for, pace or Pace(duty=1.0))
+    policy = replace(plain, archive=archive, partitions=partitions)
     with redis_at(redis_url) as redis:
         around = Surroundings(redis, events=EventStream([listen]))
         result = purge(policy, Request(run_by="benchmarks", walker=walker), around)

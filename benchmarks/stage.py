@@ -50,6 +50,24 @@ _QUIET = """
     SELECT i AS id, now() - (%(rows)s - i) * interval '1 millisecond' AS created_at
     FROM generate_series(1::bigint, %(rows)s) AS i
 """
+# All of the first partition is older than any retention; the second takes what comes.
+_PARTED = (
+    """
+    CREATE TABLE parted (id bigint, created_at timestamptz, status int, correlation_id uuid,
+        payload text, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)
+    """,
+    "CREATE INDEX ON parted (created_at, id)",
+    "CREATE TABLE parted_old PARTITION OF parted FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')",
+    "CREATE TABLE parted_new PARTITION OF parted FOR VALUES FROM ('2021-01-01') TO (MAXVALUE)",
+    """
+    INSERT INTO parted SELECT i, timestamptz '2020-01-01' + i * interval '1 second', i %% 5,
+        gen_random_uuid(), repeat(md5(i::text), 3) FROM generate_series(1::bigint, %(rows)s) AS i
+    """,
+    """
+    INSERT INTO parted SELECT i, now(), 0, gen_random_uuid(), '' FROM generate_series(1, 1000) AS i
+    """,
+    "VACUUM ANALYZE parted",
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,16 @@ class Stage:
     def quiet(self, rows: int) -> Table:
         """Make a large table of narrow rows, none older than a few hours."""
         return self._make("quiet", _QUIET, "(created_at)", rows)
+
+    def parted(self, rows: int) -> Table:
+        """Make a partitioned table with so many expired rows in one partition, and a young one."""
+        url = self._postgres.create_database("made_parted")
+        with session(url) as cursor:
+            for statement in _PARTED:
+                cursor.execute(statement, {"rows": rows})
+        with connected(url, "benchmarks") as connection:
+            ensure_ledger(connection)
+        return Table("parted", url, rows)
 
     @contextmanager
     def copy_of(self, table: Table) -> Iterator[Table]:

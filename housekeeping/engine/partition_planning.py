@@ -67,6 +67,7 @@ class PartitionPlan:
             "walks": ["partitions"],
             "whole_partitions": [whole.as_dict() for whole in self.whole],
             "by_rows": [leaf.label for leaf in self.by_rows],
+            "indexes": [],
             "estimated_rows": self.estimate,
             "table_rows": self.table_rows,
             "because": self.reason,

@@ -51,6 +51,7 @@ class ChunkPlan:
                 for each in self.chunks
             ],
             "by_rows": [],
+            "indexes": [],
             "estimated_rows": self.estimate,
             "table_rows": self.table_rows,
             "because": self.told,

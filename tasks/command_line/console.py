@@ -141,9 +141,15 @@ def _planned(plan: Mapping[str, Any]) -> str:
 def _show_plan(plan: Mapping[str, Any]) -> None:
     walks, indexes = ", ".join(plan["walks"]), ", ".join(plan["indexes"]) or "none"
     click.echo(f"walk: {walks} ({plan['because']}); indexes in the age's order: {indexes}")
+    for whole in plan.get("whole_partitions", ()):
+        told = f"{whole['table']}, about {whole['rows']:,} rows, {whole['bytes'] / 1e6:,.1f} MB"
+        click.echo(f"goes whole: {told}: {whole['bounds']}")
+    for leaf in plan.get("by_rows", ()):
+        click.echo(f"by rows: {leaf}")
     if not plan["counted_all"]:
         click.echo("the count ended early: at least so many rows would go")
-    click.echo(f"statement: {plan['statement']}")
+    if plan["statement"]:
+        click.echo(f"statement: {plan['statement']}")
 
 
 def _text(cell: object) -> str:

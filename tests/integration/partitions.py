@@ -42,6 +42,11 @@ def fill(database: Database, table: str = "events", times: int = 1) -> None:
     database.run(f"ANALYZE {table}")
 
 
+def ages(database: Database, table: str = "events") -> list[int]:
+    """Return the rows that are left; a row's id is its age in days."""
+    return database.column(f"SELECT DISTINCT id::int FROM {table} ORDER BY 1")
+
+
 def attached(database: Database, table: str = "events") -> list[str]:
     """Return the names of a table's partitions."""
     return database.column(

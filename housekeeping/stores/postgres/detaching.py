@@ -48,7 +48,7 @@ _ATTACHED = Statement(
             WHERE i.inhrelid = %(oid)s AND i.inhparent = %(parent)s AND NOT i.inhdetachpending
               AND n.nspname = %(schema)s AND c.relname = %(name)s
               AND pn.nspname = %(parent_schema)s AND p.relname = %(parent_name)s
-              AND pg_get_expr(c.relpartbound, c.oid) = %(bounds)s)
+              AND pg_get_expr(c.relpartbound, 0) = %(bounds)s)
         """
     ),
 )

@@ -20,7 +20,7 @@ _TREE = Statement(
             SELECT i.inhrelid, i.inhparent, i.inhdetachpending
             FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid WHERE NOT t.pending)
         SELECT t.oid, t.parent, t.pending, n.nspname, c.relname, c.relkind,
-               coalesce(pg_get_expr(c.relpartbound, c.oid), ''),
+               coalesce(pg_get_expr(c.relpartbound, 0), ''),
                coalesce(above.partdefid = c.oid, false), p.partstrat,
                -- an operator class of its own could sort another way than `<` does
                CASE WHEN p.partnatts = 1 AND o.opcdefault THEN a.attname END,

@@ -2,8 +2,9 @@ from datetime import timedelta
 
 import pytest
 
+from housekeeping.policies.errors import ConfigurationRefused
 from housekeeping.policies.pace import Pace
-from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 from tests.unit.settings.conftest import REQUIRED, Load
 
 NAMES = ['order"s', "a;b", "semi; DROP TABLE x", "ünïcode 表", "x" * 100, " ", "a.b", "1st"]
@@ -89,3 +90,28 @@ def test_defaults_are_the_engines(load: Load) -> None:
 def test_the_bounds_of_an_age_are_accepted(load: Load, text: str, days: int) -> None:
     suite = load(REQUIRED + f'[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "{text}"\n')
     assert suite.tables["e"].keep_for == timedelta(days=days)
+
+
+def test_partitions_stay_a_week_after_they_were_detached_and_are_dropped_then(load: Load) -> None:
+    plain = '[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n'
+    (policy,) = load(REQUIRED + plain).policies("tables.purge")
+    assert policy.partitions == PartitionCare(grace=timedelta(days=7), then="drop")
+
+    own = 'partition_grace = "36h"\npartition_then = "keep"\n'
+    (policy,) = load(REQUIRED + plain + own).policies("tables.purge")
+    assert policy.partitions == PartitionCare(grace=timedelta(hours=36), then="keep")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ('partition_then = "export"', 'give "drop", or "keep"'),
+        ("partition_then = true", 'give "drop", or "keep"'),
+        ('partition_grace = "-1d"', "can't be negative"),
+        ('partition_grace = "soon"', "give a number and a unit"),
+        ('partition_gracee = "1d"', "partition_grace"),
+    ],
+)
+def test_what_a_partition_can_not_become_is_refused(load: Load, given: str, told: str) -> None:
+    with pytest.raises(ConfigurationRefused, match=told):
+        load(REQUIRED + f'[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n{given}\n')
