@@ -4,6 +4,8 @@
     housekeeping.window.committed  after every transaction that counted
     housekeeping.window.shrunk     a window did not fit its time and was halved
     housekeeping.window.passed     rows stayed: another session holds them, or they refuse to go
+    housekeeping.step.progress     how far a VACUUM, ANALYZE or REINDEX is
+    housekeeping.step.ended        after each of them, however it ended
     housekeeping.run.waiting       resting, or waiting for a lost worker's lease
     housekeeping.run.stopped       once per run, however it ended; no key is ever missing
 
@@ -80,6 +82,32 @@ class RunWaiting(Event):
     NAME: ClassVar[str] = "housekeeping.run.waiting"
     cause: str
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress(Event):
+    NAME: ClassVar[str] = "housekeeping.step.progress"
+    step: str
+    """what is done to what"""
+    phase: str
+    """in the server's words"""
+    done: int
+    total: int
+    """of the phase, in blocks or rows; 0 where the server does not tell"""
+    percent: int
+    """0 to 100, of the whole run"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEnded(Event):
+    NAME: ClassVar[str] = "housekeeping.step.ended"
+    LEVEL: ClassVar[int] = logging.INFO
+    step: str
+    reason: str
+    """why it was done"""
+    outcome: str
+    seconds: float
+    told: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

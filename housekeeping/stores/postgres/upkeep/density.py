@@ -1,10 +1,13 @@
 """How full an index's pages are, measured by pgstattuple: reads all of the index."""
 
+from math import isnan
+
 from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 from housekeeping.stores.postgres.upkeep.indexes import IndexState
+from housekeeping.stores.postgres.upkeep.stepping import Stepping
 
 _WHERE = Statement(
     "upkeep.pgstattuple",
@@ -26,13 +29,19 @@ def measuring_schema(connection: Connection) -> str | None:
     return found
 
 
-def measured_bloat(connection: Connection, schema: str, index: IndexState) -> float | None:
-    """Return which share of a B-tree a rebuild would give back, 0 to 1; None for other kinds.
+def measured_bloat(stepping: Stepping, schema: str, index: IndexState) -> float | None:
+    """Return which share of a B-tree a rebuild would give back, 0 to 1; None where it was not told.
 
     Empty and deleted pages count: the index keeps them for entries to come.
     """
     if index.method != "btree":
         return None
+    found: list[float | None] = []
+    stepping.do(lambda connection: found.append(_measure(connection, schema, index)))
+    return found[0] if found else None
+
+
+def _measure(connection: Connection, schema: str, index: IndexState) -> float | None:
     body = sql.SQL(
         "SELECT leaf_pages, empty_pages + deleted_pages, avg_leaf_density"
         " FROM {}(%(oid)s::oid::regclass)"
@@ -41,8 +50,8 @@ def measured_bloat(connection: Connection, schema: str, index: IndexState) -> fl
         connection, Statement("upkeep.density", body), oid=index.oid
     ).one()
     if not leaves:
-        return 0.0 if not unused else 1.0
-    if density != density:  # noqa: PLR0124 - NaN: no leaf has room for anything
+        return 1.0 if unused else 0.0
+    if isnan(density):
         return None
-    full = min(1.0, density / index.fillfactor)
-    return max(0.0, 1 - leaves * full / (leaves + unused))
+    full = min(1.0, float(density) / index.fillfactor)
+    return max(0.0, 1 - int(leaves) * full / int(leaves + unused))

@@ -39,9 +39,7 @@ _USED = Statement(
 )
 
 
-def lacking(
-    connection: Connection, index: int, needed: int, disk_size: int | None
-) -> str | None:
+def lacking(connection: Connection, index: int, needed: int, disk_size: int | None) -> str | None:
     """Say why there is no room for `needed` more bytes beside an index; None where there is."""
     free = _free_here(connection, index)
     if free is not None:
@@ -49,7 +47,11 @@ def lacking(
     used = int(execute(connection, _USED).scalar() or 0)
     if disk_size is not None:
         left = disk_size - used
-        return None if needed <= left else _told(needed, f"{_bytes(max(0, left))} are left of disk_size")
+        return (
+            None
+            if needed <= left
+            else _told(needed, f"{_bytes(max(0, left))} are left of disk_size")
+        )
     if needed <= used * _SHARE_UNSEEN:
         return None
     return _told(

@@ -118,3 +118,19 @@ def oldest_database(connection: Connection) -> tuple[str, int]:
     """Return the database of the server that is nearest to wraparound, and its age."""
     name, age = execute(connection, _DATABASES).one()
     return str(name), int(age)
+
+
+_HIDDEN = Statement(
+    "upkeep.hidden_sessions",
+    sql.SQL(
+        """
+        SELECT current_user WHERE NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
+        """
+    ),
+)
+
+
+def hidden_sessions(connection: Connection) -> str | None:
+    """Return our role where the server hides from it what other roles' sessions do."""
+    found: str | None = execute(connection, _HIDDEN).scalar()
+    return found

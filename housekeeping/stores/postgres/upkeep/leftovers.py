@@ -35,6 +35,8 @@ class InvalidIndex:
     """valid indexes on the same table with the same definition but for the name"""
     busy: bool
     """somebody holds a lock on it, or builds on its table"""
+    held_by: tuple[int, ...]
+    """process ids of the sessions that hold a lock on it"""
 
     @property
     def label(self) -> str:
@@ -68,7 +70,7 @@ _INVALID = Statement(
                        AND pg_get_expr(v.indpred, v.indrelid)
                            IS NOT DISTINCT FROM pg_get_expr(i.indpred, i.indrelid)),
                EXISTS (SELECT FROM pg_locks l
-                       WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+                       WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
                          AND l.database = (SELECT oid FROM pg_database
                                            WHERE datname = current_database())
                          AND (l.relation = i.indexrelid
@@ -76,7 +78,11 @@ _INVALID = Statement(
                                  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock',
                                                     'RowExclusiveLock')))
                OR EXISTS (SELECT FROM pg_stat_progress_create_index p
-                          WHERE p.relid = i.indrelid AND p.datname = current_database())
+                          WHERE p.relid = i.indrelid AND p.datname = current_database()),
+               ARRAY(SELECT l.pid FROM pg_locks l
+                     WHERE l.locktype = 'relation' AND l.relation = i.indexrelid AND l.pid IS NOT NULL
+                       AND l.database = (SELECT oid FROM pg_database
+                                         WHERE datname = current_database()))
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace tn ON tn.oid = t.relnamespace
@@ -98,7 +104,10 @@ def invalid_indexes(
     """Return the invalid indexes of these tables, or of the whole database."""
     rows = execute(connection, _INVALID, tables=None if tables is None else list(tables))
     return tuple(
-        InvalidIndex(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6]) for row in rows
+        InvalidIndex(
+            row[0], row[1], row[2], row[3], row[4], tuple(row[5]), bool(row[6]), tuple(row[7])
+        )
+        for row in rows
     )
 
 

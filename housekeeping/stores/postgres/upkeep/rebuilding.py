@@ -33,7 +33,7 @@ _PACE = Pace(lock_timeout=timedelta(seconds=2))
 _SLOWEST_BYTES_PER_SECOND = 1024 * 1024
 _SHORTEST_TIMEOUT = timedelta(minutes=15)
 # A cancelled REINDEX lets its locks go within a second; a reader of the table may take longer.
-_DROP_TRIES = 40
+_DROP_TRIES = 25
 _BETWEEN_DROPS_SECONDS = 0.25
 
 _ANYBODY_BUILDS = Statement(
@@ -84,7 +84,7 @@ class Rebuilder:
                 # A lock_timeout would also abort its waits for others and leave its half-built copy.
                 lock_timeout=timedelta(0),
                 statement_timeout=build_timeout(index),
-                look=lambda connection, _pid: _note_artefact(connection, intent),
+                look=_ArtefactNote(intent),
             )
             outcome = watching.run(Statement("upkeep.reindex", body))
         finally:
@@ -108,7 +108,9 @@ class Rebuilder:
                         rebuilds.end(connection, intent, told, done=done)
                     return outcome
         except (SQLAlchemyError, HousekeepingError) as error:
-            _log.warning("what the rebuild of %s left is for the next run: %s", intent.index_name, error)
+            _log.warning(
+                "what the rebuild of %s left is for the next run: %s", intent.index_name, error
+            )
             return outcome
         stays = f"{told}; {left[0].label} is left and goes with the next run: {left[0].drop}"
         return replace(outcome, told=stays)
@@ -196,10 +198,18 @@ def _surely_ours(connection: Connection, intent: Intent) -> bool:
     return False
 
 
-def _note_artefact(connection: Connection, intent: Intent) -> None:
-    """Record which index our REINDEX is building, as soon as the catalog shows it."""
-    if intent.artefact is not None:
-        return
-    for index in left_by(intent, invalid_indexes(connection, [intent.table_oid])):
-        if index.oid != intent.index_oid:
-            rebuilds.saw_artefact(connection, intent, index.oid)
+class _ArtefactNote:
+    """Records which index our REINDEX is building, as soon as the catalog shows it."""
+
+    def __init__(self, intent: Intent) -> None:
+        self._intent = intent
+        self._noted = False
+
+    def __call__(self, watching: Connection, pid: int) -> None:
+        """Look once, by the watching connection, in its transaction."""
+        if self._noted:
+            return
+        for index in left_by(self._intent, invalid_indexes(watching, [self._intent.table_oid])):
+            if index.oid != self._intent.index_oid and pid in index.held_by:
+                rebuilds.saw_artefact(watching, self._intent, index.oid)
+                self._noted = True

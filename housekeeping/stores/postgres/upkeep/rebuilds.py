@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg2 import sql
 from sqlalchemy import Connection
 
+from housekeeping.stores.postgres.ledger_schema import ledger_missing
 from housekeeping.stores.postgres.statement import Statement, execute
 from housekeeping.stores.postgres.upkeep.indexes import IndexState
 
@@ -81,6 +82,9 @@ _RECENT = Statement(
 )
 
 
+_MADE = Statement("rebuild.made", sql.SQL("SELECT to_regclass('housekeeping.rebuild') IS NOT NULL"))
+
+
 @dataclass(frozen=True)
 class Intent:
     """A rebuild that was begun and not ended."""
@@ -106,9 +110,7 @@ class Past:
     """in a row"""
 
 
-def begin(
-    connection: Connection, run_id: UUID, index: IndexState, known: Sequence[int]
-) -> Intent:
+def begin(connection: Connection, run_id: UUID, index: IndexState, known: Sequence[int]) -> Intent:
     """Record that we are about to rebuild an index; commit it before the REINDEX is sent."""
     number = execute(
         connection,
@@ -140,6 +142,8 @@ def end(connection: Connection, intent: Intent, outcome: str, *, done: bool) -> 
 
 def open_intents(connection: Connection) -> tuple[Intent, ...]:
     """Return rebuilds that never ended; under the lease on maintenance their workers are gone."""
+    if not _is_there(connection):
+        return ()
     return tuple(
         Intent(row[0], row[1], row[2], row[3], tuple(row[4]), row[5], row[6])
         for row in execute(connection, _OPEN)
@@ -147,5 +151,14 @@ def open_intents(connection: Connection) -> tuple[Intent, ...]:
 
 
 def past_rebuilds(connection: Connection) -> dict[str, Past]:
-    """Return what came of past rebuilds, by the index's name with its schema."""
+    """Return what came of past rebuilds, by the index's name with its schema.
+
+    A ledger older than this has none: a dry run does not migrate it.
+    """
+    if not _is_there(connection):
+        return {}
     return {row[0]: Past(row[1], row[2], int(row[3])) for row in execute(connection, _RECENT)}
+
+
+def _is_there(connection: Connection) -> bool:
+    return not ledger_missing(connection) and bool(execute(connection, _MADE).scalar_one())

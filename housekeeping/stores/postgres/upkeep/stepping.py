@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from math import ceil
 
 from psycopg2 import sql
 from sqlalchemy import Connection
@@ -63,7 +64,9 @@ class Seen:
 
 _SETTINGS = Statement(
     "upkeep.session",
-    sql.SQL("SELECT set_config(name, value, false) FROM unnest(%(names)s, %(values)s) s(name, value)"),
+    sql.SQL(
+        "SELECT set_config(name, value, false) FROM unnest(%(names)s, %(values)s) s(name, value)"
+    ),
 )
 _PROGRESS = Statement(
     "upkeep.progress",
@@ -109,6 +112,7 @@ class Stepping:
     stuck_after: timedelta = _NEVER_STUCK
     """how long we may wait for others"""
     lock_timeout: timedelta = timedelta(seconds=1)
+    """zero: none"""
     statement_timeout: timedelta = timedelta(hours=24)
     """the net below the objection, which knows the run's time budget"""
     cost_limit: int = 500
@@ -116,11 +120,15 @@ class Stepping:
 
     def run(self, statement: Statement) -> StepOutcome:
         """Send one statement and see it through. Raises StepStopped, and a lost connection's error."""
+        return self.do(lambda connection: execute(connection, statement))
+
+    def do(self, work: Callable[[Connection], object]) -> StepOutcome:
+        """Do `work` on a watched connection of its own. Raises what `run` raises."""
         begun = time.monotonic()
-        outcome = self._ended(statement)
+        outcome = self._ended(work)
         return replace(outcome, seconds=time.monotonic() - begun)
 
-    def _ended(self, statement: Statement) -> StepOutcome:
+    def _ended(self, work: Callable[[Connection], object]) -> StepOutcome:
         watched = _Watched(self)
         with self.session() as connection:
             watch = BlockWatch(
@@ -132,7 +140,7 @@ class Stepping:
             )
             try:
                 with watch:
-                    execute(connection, statement)
+                    work(connection)
                 return StepOutcome(Ending.DONE, notices=notices_of(connection))
             except DBAPIError as error:
                 return _outcome_of(error, watch)
@@ -223,4 +231,4 @@ def notices_of(connection: Connection) -> tuple[str, ...]:
 
 
 def _milliseconds(span: timedelta) -> str:
-    return f"{max(1, int(span.total_seconds() * 1000))}ms"
+    return f"{ceil(span.total_seconds() * 1000)}ms"

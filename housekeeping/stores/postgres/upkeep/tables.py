@@ -8,6 +8,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.connection import server_version
+from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 MAINTAIN_SINCE = 170000
@@ -123,6 +124,7 @@ _USERS = """
     c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
     AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'
 """
+_ROLE = Statement("upkeep.role", sql.SQL("SELECT current_user"))
 _LEAVES = Statement(
     "upkeep.partitions",
     sql.SQL(
@@ -142,6 +144,16 @@ def states_of(connection: Connection, oids: Sequence[int]) -> tuple[TableState, 
 def all_states(connection: Connection) -> tuple[TableState, ...]:
     """Return the state of every user's table of the database, those with most dead rows first."""
     return _states(connection, _USERS)
+
+
+def grant_needed(connection: Connection, table: TableState) -> str:
+    """Say what the owner has to grant so that we may maintain a table."""
+    role = quoted(str(execute(connection, _ROLE).scalar_one()))
+    name = quoted(table.schema, table.name)
+    remedy = f"GRANT {quoted(table.owner)} TO {role}"
+    if server_version(connection) >= MAINTAIN_SINCE:
+        remedy = f"GRANT MAINTAIN ON {name} TO {role}"
+    return f"{role} may not maintain it. Have its owner run: {remedy}"
 
 
 def with_partitions(connection: Connection, oid: int) -> tuple[int, ...]:

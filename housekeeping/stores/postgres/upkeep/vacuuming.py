@@ -28,7 +28,7 @@ _HOLDER = Statement(
         FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'relation' AND l.relation = %(oid)s AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.pid <> pg_backend_pid()
+          AND l.pid IS DISTINCT FROM pg_backend_pid()
           AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
         LIMIT 1
         """
@@ -48,9 +48,8 @@ def vacuum(
     if _autovacuum_is_on(connection, table):
         return StepOutcome(Ending.SKIPPED, "autovacuum is on it")
     ring = f", BUFFER_USAGE_LIMIT '{_RING}', SKIP_DATABASE_STATS true"
-    options = (
-        f"INDEX_CLEANUP ON, TRUNCATE false, SKIP_LOCKED true, PARALLEL {_WORKERS}"
-        + (ring if server_version(connection) >= _RINGS_SINCE else "")
+    options = f"INDEX_CLEANUP ON, TRUNCATE false, SKIP_LOCKED true, PARALLEL {_WORKERS}" + (
+        ring if server_version(connection) >= _RINGS_SINCE else ""
     )
     body = sql.SQL("VACUUM ({}) {}").format(sql.SQL(options), table.identifier)
     ages = {"vacuum_freeze_table_age": "0", "vacuum_multixact_freeze_table_age": "0"}
