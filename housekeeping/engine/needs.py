@@ -37,7 +37,8 @@ def vacuum_need(table: TableState, policy: MaintenancePolicy) -> Need | None:
         return None
     limits = policy.vacuum_limits
     if table.frozen_share >= limits.freeze_share:
-        reason = f"age {table.frozen_share:.0%} of autovacuum_freeze_max_age >= {limits.freeze_share:.0%}"
+        share = f"{table.frozen_share:.0%} of autovacuum_freeze_max_age"
+        reason = f"age {share} >= {limits.freeze_share:.0%}"
         return Need(Work.VACUUM, reason, freeze=True)
     threshold = dead_threshold(table, policy)
     if table.dead_rows > threshold:

@@ -147,7 +147,8 @@ def remove_left(
 def _dropped(stepping: Stepping, index: InvalidIndex) -> bool:
     with stepping.session() as session:
         try:
-            leftovers.drop(session, index)
+            with session.begin():
+                leftovers.drop(session, index)
         except DBAPIError as error:
             if condition_of(error) is Condition.CONNECTION_LOST:
                 raise

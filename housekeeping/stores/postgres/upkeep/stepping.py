@@ -138,10 +138,11 @@ class Stepping:
                 watched.objection,
                 watched.observe,
             )
+            notices = _Notices(connection)
             try:
-                with watch:
+                with watch, connection.begin():
                     work(connection)
-                return StepOutcome(Ending.DONE, notices=notices_of(connection))
+                return StepOutcome(Ending.DONE, notices=notices.heard())
             except DBAPIError as error:
                 return _outcome_of(error, watch)
 
@@ -159,7 +160,9 @@ class Stepping:
         }
         with connected(self.url, self.application) as plain:
             connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-            execute(connection, _SETTINGS, names=list(settings), values=list(settings.values()))
+            with connection.begin():  # SQLAlchemy's book-keeping; the server hears no BEGIN
+                values = list(settings.values())
+                execute(connection, _SETTINGS, names=list(settings), values=values)
             yield connection
 
 
@@ -223,11 +226,21 @@ def _outcome_of(error: DBAPIError, watch: BlockWatch) -> StepOutcome:
     return StepOutcome(Ending.FAILED, sentence(error))
 
 
-def notices_of(connection: Connection) -> tuple[str, ...]:
-    """Return the warnings the server sent on this connection, a line each."""
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    return tuple(str(notice).strip().splitlines()[0] for notice in driver.notices)
+class _Notices:
+    """Keeps what the server warns of; SQLAlchemy empties the driver's own list after each statement."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._heard: list[str] = []
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.notices = self
+
+    def append(self, notice: str) -> None:
+        """Take a notice, as psycopg2 hands it over."""
+        self._heard.append(str(notice).strip().splitlines()[0])
+
+    def heard(self) -> tuple[str, ...]:
+        return tuple(self._heard)
 
 
 def _milliseconds(span: timedelta) -> str:

@@ -129,7 +129,7 @@ _LEAVES = Statement(
     "upkeep.partitions",
     sql.SQL(
         """
-        SELECT p.relid FROM pg_partition_tree(%(oid)s) p JOIN pg_class c ON c.oid = p.relid
+        SELECT p.relid::oid FROM pg_partition_tree(%(oid)s) p JOIN pg_class c ON c.oid = p.relid
         WHERE c.relkind IN ('r', 'm', 'p')
         """
     ),
