@@ -4,31 +4,53 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
+from pydantic import BeforeValidator
+
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from settings.durations import Duration, between
 from settings.section import Section
-from settings.values import Expression, Share, Switch, whole
+from settings.values import Expression, Share, Switch, read_whole, whole
 
 _MS = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 
+def _rows_or_never(value: object) -> int | None:
+    if value is None or value is False or str(value).strip().lower() in ("false", "off", "never"):
+        return None
+    rows = read_whole(value)
+    if rows is None or rows < 1:
+        raise ValueError("give a whole number of rows 1 or more, or false for never")
+    return rows
+
+
+RowsOrNever = Annotated[int | None, BeforeValidator(_rows_or_never)]
+
+
 @dataclass(frozen=True)
 class Offer:
     """A policy the settings make."""
 
-    settings: "PolicySettings"
+    settings: "Switched"
     policy: Policy
     scheduled: bool = True
     """on the schedule and looked at by `check`; otherwise it runs only when asked for"""
 
 
-class PolicySettings(Section):
-    """Whether a policy runs, on which rows, and how gently. Defaults suit a busy database.
+class Switched(Section):
+    """What every policy's settings have.
 
     `enabled`: false keeps the policy in the file without running it.
+    """
+
+    enabled: Switch = True
+
+
+class PolicySettings(Switched):
+    """Whether a policy runs, on which rows, and how gently. Defaults suit a busy database.
+
     `where`: an SQL expression every expired row must also meet.
     `batch_target`: how long one transaction should take, 10ms to 10s.
     `duty`: share of the time a run works, 0.01 to 1; 1 never rests.
@@ -37,9 +59,10 @@ class PolicySettings(Section):
     `row_budget`: at most this many rows a run; left out, there is no limit.
     `lock_timeout`: how long a statement waits for a row another session holds, 1ms to 60s.
     `batch_rows`: rows the first window aims at, 1 to 1,000,000; time decides from then on.
+    `vacuum_after_rows`: a table that lost so many rows in a run is vacuumed and analyzed after it;
+    left out or false, never.
     """
 
-    enabled: Switch = True
     where: Expression | None = None
     batch_target: Annotated[Duration, between(10 * _MS, 10 * _SECOND)] = 250 * _MS
     duty: Share = 0.5
@@ -47,6 +70,7 @@ class PolicySettings(Section):
     row_budget: Annotated[int, whole(1)] | None = None
     lock_timeout: Annotated[Duration, between(_MS, 60 * _SECOND)] = 200 * _MS
     batch_rows: Annotated[int, whole(1, 1_000_000)] = 2_000
+    vacuum_after_rows: RowsOrNever = None
 
     def pace(self, lease_ttl: timedelta) -> Pace:
         """Return how gently the engine goes; `lease_ttl` is the whole installation's."""

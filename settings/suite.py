@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from housekeeping.policies.errors import ConfigurationRefused
 from housekeeping.policies.policy import Policy
 from settings import archives as archives_section
+from settings import maintenance as maintenance_section
 from settings import milvaion as milvaion_section
 from settings import tables as tables_section
 from settings.addresses import (
@@ -22,6 +23,7 @@ from settings.addresses import (
 from settings.archives import ArchivesPolicy
 from settings.durations import Duration, between
 from settings.layers import spelling
+from settings.maintenance import DatabaseMaintenance
 from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
 from settings.policy_settings import Offer
@@ -37,6 +39,7 @@ OPERATIONS: tuple[str, ...] = (
     tables_section.PURGE,
     tables_section.ARCHIVE,
     archives_section.OPERATION,
+    maintenance_section.OPERATION,
 )
 _SWITCHED_ON_BY = {
     milvaion_section.RETENTION: "[milvaion]",
@@ -45,6 +48,7 @@ _SWITCHED_ON_BY = {
     tables_section.PURGE: "[tables.NAME]",
     tables_section.ARCHIVE: "[tables.NAME.archive]",
     archives_section.OPERATION: "[milvaion.archive_expiry] or [archives.NAME]",
+    maintenance_section.OPERATION: "[milvaion] or [maintenance.NAME]",
 }
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -79,6 +83,7 @@ class Suite(Section):
     milvaion: Milvaion | None = None
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
     archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)
+    databases: dict[Name, DatabaseMaintenance] = Field(default_factory=dict, alias="maintenance")
     maintenance: MaintenanceConfig | None = Field(default=None, alias=SECTION)
 
     @property
@@ -163,6 +168,9 @@ class Suite(Section):
         for name, table in self.tables.items():
             url = self._database(table.database_url)
             yield Offer(table, table.policy(name, url, self.lease_ttl))
+        for name, database in self.databases.items():
+            url = self._database(database.database_url)
+            yield Offer(database, database.policy_called(name, url, self.lease_ttl))
         yield from self._expiries()
 
     def _expiries(self) -> Iterator[Offer]:
@@ -226,7 +234,7 @@ def _systems(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mappin
     milvaion = given.get("milvaion")
     if isinstance(milvaion, Mapping):
         yield ("milvaion",), milvaion
-    for kind in ("tables", "archives"):
+    for kind in ("tables", "archives", "maintenance"):
         sections = given.get(kind)
         for name, section in sections.items() if isinstance(sections, Mapping) else ():
             if isinstance(section, Mapping):

@@ -49,7 +49,12 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         before, after = self.surveyed, self.after
-        shape: dict[str, Any] = {"name": self.label, "actions": self.actions}
+        finished = [a["work"] for a in self.actions if a["outcome"] == Ending.DONE]
+        shape: dict[str, Any] = {
+            "table": self.label,
+            "done": ", ".join(finished),
+            "actions": self.actions,
+        }
         figures = {"size": "bytes", "dead_rows": "dead_rows"}
         for key, attribute in figures.items():
             shape[f"{key}_before"] = getattr(before.state, attribute)
@@ -109,9 +114,9 @@ class Tally:
         """Tell of a table that was named and is not there."""
         if optional:
             note = "not in this database: another generation of the schema"
-            self.absent.append({"name": name, "actions": [], "note": note})
+            self.absent.append({"table": name, "done": "", "actions": [], "note": note})
             return
         told = f"there is no such table. {hint}".strip()
-        self.absent.append({"name": name, "actions": [], "error": told})
+        self.absent.append({"table": name, "done": "", "actions": [], "error": told})
         self.failures.append(f"{name}: {told}")
         self.counts["failed"] += 1

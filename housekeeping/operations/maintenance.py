@@ -113,7 +113,7 @@ class _Maintenance:
         tally.entries = entries_of(found)
         tally.counts["tables"] = len(found.tables)
         for name, hint in found.missing.items():
-            tally.is_absent(name, hint, optional=self.policy.optional)
+            tally.is_absent(name, hint, optional=self.policy.optional and bool(found.tables))
         if found.beyond_limit:
             tally.capped = True
             tally.warnings.append(f"{found.beyond_limit} more tables are in need, beyond the limit")

@@ -28,7 +28,7 @@ def _faults(found: Survey, policy: MaintenancePolicy) -> list[str]:
     missing = [
         f"there is no table {name}. {hint}".strip()
         for name, hint in found.missing.items()
-        if not policy.optional
+        if not (policy.optional and found.tables)
     ]
     return missing + [f"{t.state.label}: {t.error}" for t in found.tables if t.error is not None]
 

@@ -63,7 +63,7 @@ def running(
 
 def entry(result: RunResult, table: str) -> Mapping[str, Any]:
     """Return what a result tells of one table."""
-    return next(each for each in result.tables if each["name"] == table)
+    return next(each for each in result.tables if each["table"] == table)
 
 
 def done(result: RunResult, table: str) -> list[tuple[str, str]]:

@@ -83,9 +83,7 @@ def test_indexes_are_cleaned_even_where_the_server_would_leave_them(
     events: Database, around: Surroundings
 ) -> None:
     """Under 2 % of pages with dead rows VACUUM skips the indexes: a queue's head stays slow."""
-    events.run(
-        "INSERT INTO events SELECT i, 'note ' || i FROM generate_series(10001, 400000) i;"
-    )
+    events.run("INSERT INTO events SELECT i, 'note ' || i FROM generate_series(10001, 400000) i;")
     events.run("VACUUM ANALYZE events")
     events.run("DELETE FROM events WHERE id <= 4000")  # 1 %
 
@@ -93,7 +91,9 @@ def test_indexes_are_cleaned_even_where_the_server_would_leave_them(
         (plan,) = events.column(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT min(id) FROM events"
         )
-        return int(plan[0]["Plan"]["Shared Hit Blocks"]) + int(plan[0]["Plan"]["Shared Read Blocks"])
+        return int(plan[0]["Plan"]["Shared Hit Blocks"]) + int(
+            plan[0]["Plan"]["Shared Read Blocks"]
+        )
 
     events.run("VACUUM events")
     before = buffers()
@@ -120,7 +120,9 @@ def test_never_is_never(events: Database, around: Surroundings) -> None:
     policy = policy_on(events, "events", vacuum=When.NEVER, analyze=When.NEVER)
 
     assert run(policy, around).details["analyzed"] == 0
-    assert events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    assert (
+        events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    )
 
 
 def test_without_tables_all_that_are_in_need_are_done(
@@ -151,7 +153,11 @@ def test_an_old_table_is_frozen_before_autovacuum_is_forced_to(
     frozen = "SELECT age(relfrozenxid) FROM pg_class WHERE relname = 'events'"
     before = events.one(frozen)
 
-    events.run("ALTER DATABASE " + events.one("SELECT current_database()") + " SET vacuum_freeze_min_age = 0")
+    events.run(
+        "ALTER DATABASE "
+        + events.one("SELECT current_database()")
+        + " SET vacuum_freeze_min_age = 0"
+    )
     result = run(policy, around)
 
     (warning,) = [each for each in result.warnings if "autovacuum_freeze_max_age" in each]
@@ -177,9 +183,7 @@ def test_partitions_are_done_each_and_the_parent_gets_statistics(
 
     assert done(result, "public.log_1") == VACUUMED
     assert done(result, "public.log") == [("analyze", "done")]
-    assert database.one(
-        "SELECT count(*) FROM pg_stats WHERE tablename = 'log' AND inherited"
-    )
+    assert database.one("SELECT count(*) FROM pg_stats WHERE tablename = 'log' AND inherited")
     assert result.success
 
 
@@ -212,7 +216,9 @@ def test_a_table_that_is_not_ours_fails_with_the_grant_to_ask_for(
     events: Database, around: Surroundings
 ) -> None:
     name = "guest_" + events.one("SELECT current_database()")
-    events.run(f"CREATE ROLE {name} LOGIN; CREATE TABLE theirs (id int); ALTER TABLE theirs OWNER TO {name}")
+    events.run(
+        f"CREATE ROLE {name} LOGIN; CREATE TABLE theirs (id int); ALTER TABLE theirs OWNER TO {name}"
+    )
     database = events.one("SELECT current_database()")
     events.run(f"GRANT CREATE ON DATABASE {database} TO {name}; GRANT SELECT ON events TO {name}")
     events.run("INSERT INTO theirs SELECT generate_series(1, 1000)")
@@ -244,10 +250,13 @@ def test_a_dry_run_lists_what_it_would_do_and_changes_nothing(
     assert done(result, "public.events") == [("vacuum", "planned"), ("analyze", "planned")]
     assert (result.stop_reason, result.success) == (StopReason.DRY_RUN, True)
     assert events.one("SELECT to_regnamespace('housekeeping')") is None
-    assert events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
-    assert "vacuum public.events (dead rows 3,000 > 100)" in inspect_maintenance(
-        policy_on(events, "events")
-    ).told
+    assert (
+        events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    )
+    assert (
+        "vacuum public.events (dead rows 3,000 > 100)"
+        in inspect_maintenance(policy_on(events, "events")).told
+    )
 
 
 def test_a_limit_is_a_number_of_tables_the_neediest_first(
@@ -264,9 +273,7 @@ def test_a_limit_is_a_number_of_tables_the_neediest_first(
     assert any("1 more tables are in need" in warning for warning in result.warnings)
 
 
-def test_whoever_holds_the_horizon_back_is_named(
-    events: Database, around: Surroundings
-) -> None:
+def test_whoever_holds_the_horizon_back_is_named(events: Database, around: Surroundings) -> None:
     with events.session() as user, user.cursor() as cursor:
         cursor.execute("SET application_name = 'a long report'")
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -304,9 +311,13 @@ def test_a_locked_table_is_skipped_tried_again_at_the_end_and_then_no_success(
         result = run(policy_on(events, "events"), around)
 
     assert done(result, "public.events")[:2] == [("vacuum", "skipped"), ("vacuum", "skipped")]
-    assert "an index build holds a ShareLock" in entry(result, "public.events")["actions"][0]["told"]
+    assert (
+        "an index build holds a ShareLock" in entry(result, "public.events")["actions"][0]["told"]
+    )
     assert (result.stop_reason, result.success) == (StopReason.THROTTLED, False)
-    assert events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    assert (
+        events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    )
 
 
 def test_a_table_that_is_free_again_at_the_end_is_done_then(

@@ -59,9 +59,7 @@ def a_snapshot(database: Database) -> Iterator[Any]:
         yield user
 
 
-def test_bloated_indexes_are_rebuilt_the_worst_first(
-    jobs: Database, around: Surroundings
-) -> None:
+def test_bloated_indexes_are_rebuilt_the_worst_first(jobs: Database, around: Surroundings) -> None:
     before = jobs.one(SIZE)
 
     result = run(policy_on(jobs, "jobs", **BY_NEED), around)
@@ -75,7 +73,9 @@ def test_bloated_indexes_are_rebuilt_the_worst_first(
     assert actions[0]["size_after"] == jobs.one(SIZE) < before / 2
     assert actions[0]["bloat_before"] > 0.6
     assert actions[0]["bloat_after"] < 0.1
-    assert entry(result, "public.jobs")["bloat_after"] < entry(result, "public.jobs")["bloat_before"]
+    assert (
+        entry(result, "public.jobs")["bloat_after"] < entry(result, "public.jobs")["bloat_before"]
+    )
     assert (result.details["reindexed"], result.success) == (2, True)
     assert jobs.column(INVALID) == []
 
@@ -103,10 +103,15 @@ def test_at_most_so_many_in_a_run_and_none_again_before_its_cooldown(
     one = replace(policy, reindex_limits=replace(EAGER_REINDEX, max_indexes=1))
 
     first = run(one, around)
-    jobs.run("UPDATE pg_class SET reltuples = 10 WHERE relname = 'jobs_token'")  # seems bloated again
+    jobs.run(
+        "UPDATE pg_class SET reltuples = 10 WHERE relname = 'jobs_token'"
+    )  # seems bloated again
     second = run(one, around)
 
-    assert [each["outcome"] for each in entry(first, "public.jobs")["actions"]] == ["done", "skipped"]
+    assert [each["outcome"] for each in entry(first, "public.jobs")["actions"]] == [
+        "done",
+        "skipped",
+    ]
     assert (first.stop_reason, first.success) == (StopReason.ROW_BUDGET, False)
     (again,) = entry(second, "public.jobs")["actions"]
     assert again["reason"].startswith("jobs_pkey")
