@@ -1,8 +1,8 @@
 """Maintain a database: VACUUM, ANALYZE and REINDEX by need, beside everybody's work."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -147,7 +147,7 @@ class _Maintenance:
     def _rehearse(self) -> RunResult:
         """Say what a run would do, and why; look as it would look."""
         found = self._survey()
-        planned: list[str] = []
+        planned: Counter[str] = Counter()
         for table in found.tables:
             entry = self._tally.entries[table.state.oid]
             if table.error is not None:
@@ -155,14 +155,17 @@ class _Maintenance:
             for need in (table.vacuum, table.analyze):
                 if need is not None:
                     entry.add(need, "planned")
-                    planned.append(f"{need.work.upper()} {entry.label}: {need.reason}")
+                    planned[need.work.value] += 1
         for table, verdict in candidates(found.tables):
             assert verdict.need is not None
             self._tally.entries[table.state.oid].add(verdict.need, "planned")
-            planned.append(f"REINDEX {verdict.index.label}: {verdict.need.reason}")
+            planned["reindex"] += 1
         result = self._result(StopReason.DRY_RUN, None)
-        failures = "; ".join(self._tally.failures) or None
-        plan: dict[str, Any] = {"would_do": planned, "counted_all": not failures}
+        plan = {
+            "would_do": planned.total(),
+            "details": dict(planned),
+            "counted_all": not self._tally.failures,
+        }
         result = replace(
             result, dry_run=True, plan=plan, warnings=(*result.warnings, *self._tally.failures)
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +30,36 @@ REINDEXING = (
     " AND state = 'active' AND wait_event_type = 'Lock'"
 )
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1"
+
+BLOATED = """
+    CREATE TABLE jobs (id int PRIMARY KEY, token text, state int) WITH (autovacuum_enabled = false);
+    CREATE TABLE other (id int);
+    INSERT INTO jobs SELECT i, md5(i::text), i % 5 FROM generate_series(1, 20000) i;
+    CREATE INDEX jobs_token ON jobs (token);
+    DELETE FROM jobs WHERE id % 4 <> 0;
+"""
+BY_NEED = {"vacuum": When.NEVER, "analyze": When.NEVER, "reindex": When.BY_NEED}
+# Only the index on token: the primary key is smaller.
+ONE = {**BY_NEED, "reindex_limits": replace(EAGER_REINDEX, min_size=1_200_000)}
+SIZE = "SELECT pg_relation_size('jobs_token')"
+
+
+def bloat(database: Database) -> None:
+    """Fill a table and delete three rows of four, strewn about: its indexes are mostly air."""
+    database.run(BLOATED)
+    database.run("VACUUM (INDEX_CLEANUP ON, ANALYZE) jobs")
+    if database.version < 18:
+        database.run("CREATE EXTENSION pgstattuple")
+
+
+@contextmanager
+def a_snapshot(database: Database) -> Iterator[Any]:
+    """A user's open snapshot, which has not touched our table: REINDEX CONCURRENTLY waits for it."""
+    with database.session() as user, user.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SET LOCAL application_name = 'a long report'")
+        cursor.execute("SELECT 1")
+        yield user
 
 
 def policy_on(database: Database, *tables: str, **given: Any) -> MaintenancePolicy:
