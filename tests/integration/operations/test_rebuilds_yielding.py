@@ -57,7 +57,7 @@ def test_a_rebuild_gives_way_to_a_user_and_leaves_nothing(
     with a_snapshot(jobs), running(policy_on(jobs, "jobs", **ONE), around) as ours:
         wait_until_reindexing_waits(jobs)
         begun = jobs.one("SELECT clock_timestamp()")
-        jobs.run("ALTER TABLE jobs ADD COLUMN more int")
+        jobs.run("SET lock_timeout = '20s'; ALTER TABLE jobs ADD COLUMN more int")
         waited = jobs.one("SELECT clock_timestamp()") - begun
         result = ours.result(30)
 
@@ -79,7 +79,7 @@ def test_it_gives_way_to_sessions_of_other_roles_as_well(
     policy = policy_on(theirs, "jobs", **ONE | {"reindex_limits": seen})
     with a_snapshot(jobs), running(policy, around) as ours:
         wait_until_reindexing_waits(jobs)
-        jobs.run("ALTER TABLE jobs ADD COLUMN more int")
+        jobs.run("SET lock_timeout = '20s'; ALTER TABLE jobs ADD COLUMN more int")
         result = ours.result(30)
 
     assert done(result, "public.jobs") == [("reindex", "yielded")]
