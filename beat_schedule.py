@@ -12,5 +12,6 @@ SCHEDULE = publish(
     Entry("milvaion-occurrence-archive", "tasks.occurrences.archive", "0 4 1 * *"),
     Entry("tables-archive", "tasks.tables.archive", "0 1 * * *"),
     Entry("drop-expired-archives", "tasks.database.drop_expired_archives", "0 5 2 * *"),
+    Entry("milvaion-database-maintenance", "tasks.database.maintain", "0 3 * * 0"),
     Entry("tables-purge", "tasks.tables.purge", "30 1 * * *"),
 )

@@ -17,7 +17,7 @@ from settings.addresses import DatabaseUrl, RedisUrl
 from settings.connection_strings import npgsql_to_url, stackexchange_to_url
 from settings.durations import LONGEST
 from settings.section import Section
-from settings.values import Name, Switch, read_name, read_whole, whole
+from settings.values import Name, Switch, listed, read_name, read_whole, whole
 
 SECTION = "MaintenanceConfig"
 _LARGEST_BATCH = 1_000_000
@@ -60,15 +60,8 @@ def _batch_size(value: object) -> int:
     return size
 
 
-def _listed(value: object) -> object:
-    """Return a list for what the environment gives: {"0": ..., "1": ...}."""
-    if isinstance(value, Mapping) and value and all(str(key).isdecimal() for key in value):
-        return [value[key] for key in sorted(value, key=int)]
-    return value
-
-
 def _tables(value: object) -> tuple[str, ...]:
-    tables = _listed(value)
+    tables = listed(value)
     if not isinstance(tables, list | tuple) or not tables:
         raise ValueError('give a list of table names such as ["JobOccurrences"]')
     return tuple(read_name(table) for table in tables)
@@ -79,7 +72,7 @@ def _statuses(value: object) -> tuple[int, ...]:
         "give a list of final statuses: 2 completed, 3 failed, 4 cancelled, 5 timed out, "
         "6 unknown, 7 skipped"
     )
-    statuses = _listed(value)
+    statuses = listed(value)
     if not isinstance(statuses, list | tuple) or not statuses:
         raise ValueError(expected)
     numbers = [read_whole(status) for status in statuses]
@@ -105,6 +98,10 @@ def _archive_prefix(value: object) -> str:
             'so that "_2026_01_DeadLetters" still fits'
         )
     return prefix
+
+
+def _vacuum_after(wanted: bool, rows: int) -> int | bool:  # noqa: FBT001 - two settings of upstream
+    return max(1, rows) if wanted else False
 
 
 def _npgsql(value: object) -> object:
@@ -168,6 +165,20 @@ class DatabaseMaintenance(AppSettings):
         "FailedOccurrences",
     )
 
+    def as_section(self) -> dict[str, Any]:
+        """Return the same wishes as `[milvaion.maintenance]` says them.
+
+        Upstream does what is enabled whether or not there is need; here by need. Its default tables
+        are those of its oldest generation, so only tables that were given are.
+        """
+        given = {"tables": list(self.tables)} if "tables" in self.model_fields_set else {}
+        switches = {
+            "vacuum": self.enable_vacuum,
+            "analyze": self.enable_analyze,
+            "reindex": self.enable_reindex,
+        }
+        return {**given, **{work: "by need" if on else "never" for work, on in switches.items()}}
+
 
 class RedisCleanup(AppSettings):
     key_prefix: Annotated[str, BeforeValidator(_key_prefix)] = "Milvaion:JobScheduler:"
@@ -196,6 +207,7 @@ class OccurrenceArchive(AppSettings):
             "prefix": self.archive_table_prefix,
             "indexes": self.create_index_on_archive,
             "batch_rows": self.batch_size,
+            "vacuum_after_rows": _vacuum_after(self.vacuum_after_archive, self.vacuum_threshold),
         }
 
 
@@ -222,7 +234,6 @@ class MaintenanceConfig(AppSettings):
     """All of `MaintenanceConfig`, sections no operation uses yet included."""
 
     UNUSED: ClassVar[tuple[str, ...]] = (
-        "database_maintenance",
         "redis_cleanup",
         "activity_log_retention",
         "notification_retention",
@@ -264,6 +275,9 @@ class MaintenanceConfig(AppSettings):
             "occurrence_archive" in self.model_fields_set
         ):  # without it, archiving runs when asked to
             archive = {"archive": self.occurrence_archive.as_section()}
+        maintenance = {}
+        if "database_maintenance" in self.model_fields_set:
+            maintenance = {"maintenance": self.database_maintenance.as_section()}
         return {
             **archive,
             **{key: url for key, url in addresses.items() if url is not None},
@@ -275,7 +289,11 @@ class MaintenanceConfig(AppSettings):
                 "unknown_keep_for": timedelta(days=kept.unknown_retention_days),
                 "skipped_keep_for": timedelta(days=kept.skipped_retention_days),
                 "batch_rows": kept.batch_size,
+                "vacuum_after_rows": _vacuum_after(
+                    kept.vacuum_after_cleanup, kept.vacuum_threshold
+                ),
             },
+            **maintenance,
             "dead_letters": {
                 **{key: timedelta(days=days) for key, days in ages.items() if days is not None},
                 "batch_rows": letters.batch_size,

@@ -20,8 +20,9 @@ from settings.addresses import DatabaseUrl, RedisUrl
 from settings.archive import MonthOf
 from settings.archives import ArchiveExpiry
 from settings.durations import KeepFor
+from settings.maintenance import MilvaionMaintenance
 from settings.maintenance_config import STATUS_NAMES
-from settings.policy_settings import Offer, PolicySettings
+from settings.policy_settings import Offer, PolicySettings, RowsOrNever
 from settings.section import Section
 from settings.values import Name, Switch, whole
 
@@ -29,6 +30,7 @@ RETENTION = "occurrences.retention"
 ARCHIVE = "occurrences.archive"
 DEAD_LETTERS = "dead_letters.cleanup"
 POLICY_NAME = "milvaion"
+VACUUM_AFTER_ROWS = 10_000  # VacuumThreshold of Milvaion's own job
 
 _STATUSES = {name: status for status, name in STATUS_NAMES.items()}
 _LOGS = "JobOccurrenceLogs"
@@ -53,6 +55,7 @@ class OccurrenceRetention(PolicySettings):
     ones are never removed by Milvaion itself, so they grow without bound there.
     """
 
+    vacuum_after_rows: RowsOrNever = VACUUM_AFTER_ROWS
     completed_keep_for: KeepFor = timedelta(days=30)
     failed_keep_for: KeepFor = timedelta(days=90)
     cancelled_keep_for: KeepFor = timedelta(days=30)
@@ -90,6 +93,7 @@ class OccurrenceArchive(PolicySettings):
     `indexes`: builds Milvaion's three indexes on each dated table, and two on that of the logs.
     """
 
+    vacuum_after_rows: RowsOrNever = VACUUM_AFTER_ROWS
     keep_for: KeepFor = timedelta(days=90)
     statuses: Annotated[tuple[str, ...], BeforeValidator(_ended_how)] = (
         "completed",
@@ -167,6 +171,7 @@ class Milvaion(Section):
     dead_letters: DeadLetterCleanup = DeadLetterCleanup()
     archive: OccurrenceArchive | None = None
     archive_expiry: ArchiveExpiry | None = None
+    maintenance: MilvaionMaintenance = MilvaionMaintenance()
 
     def policies(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
         """Tell what the engine may run.
@@ -182,6 +187,10 @@ class Milvaion(Section):
             self._archive_policy(archive, database_url, lease_ttl),
             scheduled=self.archive is not None,
         )
+        maintenance = self.maintenance.policy_in(
+            self.schema_name, POLICY_NAME, database_url, lease_ttl
+        )
+        yield Offer(self.maintenance, maintenance)
 
     def expiry(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
         """Tell how long archived occurrences are kept, where that is said."""
@@ -201,6 +210,7 @@ class Milvaion(Section):
             where=self.retention.where,
             kept_by=(self._dead_letter_keeps_its_occurrence(), _run_keeps_its_steps()),
             child_names=_CHILD_NAMES,
+            vacuum_after_rows=self.retention.vacuum_after_rows,
             pace=self.retention.pace(lease_ttl),
         )
 
@@ -218,6 +228,7 @@ class Milvaion(Section):
             kept_by=(_unresolved_dead_letter_keeps_its_occurrence(), _run_keeps_its_steps()),
             child_names=_CHILD_NAMES,
             archive=archive.destination(),
+            vacuum_after_rows=archive.vacuum_after_rows,
             pace=archive.pace(lease_ttl),
         )
 
@@ -230,6 +241,7 @@ class Milvaion(Section):
             age=Age(columns=("FailedAt",)),
             rules=self.dead_letters.rules(),
             where=self.dead_letters.where,
+            vacuum_after_rows=self.dead_letters.vacuum_after_rows,
             pace=self.dead_letters.pace(lease_ttl),
         )
 

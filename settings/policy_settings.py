@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 
+from pydantic import BeforeValidator
+
 from housekeeping.policies.health import HealthLimits
 from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
@@ -12,27 +14,47 @@ from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.hours import Hours, TimeZone
 from settings.section import Section
-from settings.values import Expression, Share, Switch, whole
+from settings.values import Expression, Share, Switch, read_whole, whole
 
 _MS = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 
+def _rows_or_never(value: object) -> int | None:
+    if value is None or value is False or str(value).strip().lower() in ("false", "off", "never"):
+        return None
+    rows = read_whole(value)
+    if rows is None or rows < 1:
+        raise ValueError("give a whole number of rows 1 or more, or false for never")
+    return rows
+
+
+RowsOrNever = Annotated[int | None, BeforeValidator(_rows_or_never)]
+
+
 @dataclass(frozen=True)
 class Offer:
     """A policy the settings make."""
 
-    settings: "PolicySettings"
+    settings: "Switched"
     policy: Policy
     scheduled: bool = True
     """on the schedule and looked at by `check`; otherwise it runs only when asked for"""
 
 
-class PolicySettings(Section):
-    """Whether a policy runs, on which rows, and how gently. Defaults suit a busy database.
+class Switched(Section):
+    """What every policy's settings have.
 
     `enabled`: false keeps the policy in the file without running it.
+    """
+
+    enabled: Switch = True
+
+
+class PolicySettings(Switched):
+    """Whether a policy runs, on which rows, and how gently. Defaults suit a busy database.
+
     `where`: an SQL expression every expired row must also meet.
     `batch_target`: how long one transaction should take, 10ms to 10s.
     `duty`: share of the time a run works, 0.01 to 1; 1 never rests.
@@ -44,9 +66,10 @@ class PolicySettings(Section):
     `only_between`: the hours it may work in, such as "22:00-04:00"; left out, always.
     `only_between_time_zone`: whose clock those hours are on.
     `health`: from where on the database is too busy for this policy; over `[health]` of all.
+    `vacuum_after_rows`: a table that lost so many rows in a run is vacuumed and analyzed after it;
+    left out or false, never.
     """
 
-    enabled: Switch = True
     where: Expression | None = None
     batch_target: Annotated[Duration, between(10 * _MS, 10 * _SECOND)] = 250 * _MS
     duty: Share = 0.5
@@ -57,6 +80,7 @@ class PolicySettings(Section):
     only_between: Hours | None = None
     only_between_time_zone: TimeZone = "UTC"
     health: HealthSettings | None = None
+    vacuum_after_rows: RowsOrNever = None
 
     def pace(self, lease_ttl: timedelta) -> Pace:
         """Return how gently the engine goes; `lease_ttl` is the whole installation's."""

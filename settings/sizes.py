@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _UNITS = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kmgt]?b|)", re.IGNORECASE)
@@ -24,4 +24,16 @@ def parse_size(value: object) -> int:
     return size
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+def format_size(size: int) -> str:
+    """Return a size as `parse_size` reads it; exact."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        if size % _UNITS[unit.lower()] == 0:
+            return f"{size // _UNITS[unit.lower()]}{unit}"
+    return f"{size}B"
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str, when_used="json-unless-none"),
+]

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from housekeeping.policies.errors import ConfigurationRefused
 from housekeeping.policies.policy import Policy
 from settings import archives as archives_section
+from settings import maintenance as maintenance_section
 from settings import milvaion as milvaion_section
 from settings import tables as tables_section
 from settings.addresses import (
@@ -24,9 +25,10 @@ from settings.archives import ArchivesPolicy
 from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.layers import spelling
+from settings.maintenance import DatabaseMaintenance
 from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
-from settings.policy_settings import Offer
+from settings.policy_settings import Offer, PolicySettings
 from settings.problems import did_you_mean
 from settings.section import Contradiction, Section
 from settings.tables import TablePolicy
@@ -39,6 +41,7 @@ OPERATIONS: tuple[str, ...] = (
     tables_section.PURGE,
     tables_section.ARCHIVE,
     archives_section.OPERATION,
+    maintenance_section.OPERATION,
 )
 _SWITCHED_ON_BY = {
     milvaion_section.RETENTION: "[milvaion]",
@@ -47,6 +50,7 @@ _SWITCHED_ON_BY = {
     tables_section.PURGE: "[tables.NAME]",
     tables_section.ARCHIVE: "[tables.NAME.archive]",
     archives_section.OPERATION: "[milvaion.archive_expiry] or [archives.NAME]",
+    maintenance_section.OPERATION: "[milvaion] or [maintenance.NAME]",
 }
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -83,6 +87,7 @@ class Suite(Section):
     milvaion: Milvaion | None = None
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
     archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)
+    databases: dict[Name, DatabaseMaintenance] = Field(default_factory=dict, alias="maintenance")
     maintenance: MaintenanceConfig | None = Field(default=None, alias=SECTION)
 
     @property
@@ -166,7 +171,7 @@ class Suite(Section):
             if self.health is None:
                 yield offer
                 continue
-            pace = replace(offer.policy.pace, health=self.health.limits(offer.settings.health))
+            pace = replace(offer.policy.pace, health=self.health.limits(_health_of(offer)))
             yield replace(offer, policy=replace(offer.policy, pace=pace))
 
     def _all(self) -> Iterator[Offer]:
@@ -176,6 +181,9 @@ class Suite(Section):
         for name, table in self.tables.items():
             url = self._database(table.database_url)
             yield Offer(table, table.policy(name, url, self.lease_ttl))
+        for name, database in self.databases.items():
+            url = self._database(database.database_url)
+            yield Offer(database, database.policy_called(name, url, self.lease_ttl))
         yield from self._expiries()
 
     def _expiries(self) -> Iterator[Offer]:
@@ -235,11 +243,15 @@ class Suite(Section):
                 yield (*path, "database_url"), _DATABASE_MISSING
 
 
+def _health_of(offer: Offer) -> HealthSettings | None:
+    return offer.settings.health if isinstance(offer.settings, PolicySettings) else None
+
+
 def _systems(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     milvaion = given.get("milvaion")
     if isinstance(milvaion, Mapping):
         yield ("milvaion",), milvaion
-    for kind in ("tables", "archives"):
+    for kind in ("tables", "archives", "maintenance"):
         sections = given.get(kind)
         for name, section in sections.items() if isinstance(sections, Mapping) else ():
             if isinstance(section, Mapping):

@@ -94,6 +94,7 @@ class TablePolicy(PolicySettings):
             where=self.where,
             archive=self.archive.destination(self.table.name) if self.archive else None,
             partitions=PartitionCare(grace=self.partition_grace, then=self.partition_then),
+            vacuum_after_rows=self.vacuum_after_rows,
             pace=self.pace(lease_ttl),
         )
 

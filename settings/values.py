@@ -5,6 +5,7 @@ They are stricter than pydantic's own: `true` is no number, `1.0` no count and "
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 
@@ -40,14 +41,26 @@ def whole(low: int, high: int | None = None) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _share(value: object) -> float:
-    share = math.nan
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        with suppress(ValueError, OverflowError):
-            share = float(value)
-    if not LOWEST_SHARE <= share <= 1:  # false for nan too
-        raise ValueError("give a number from 0.01 to 1; 0.5 works half of the time")
-    return share
+def share(low: float, high: float, example: str) -> BeforeValidator:
+    """Return a check for a number from `low` to `high`."""
+
+    def check(value: object) -> float:
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                number = float(value)
+        if not low <= number <= high:  # false for nan too
+            raise ValueError(f"give a number from {low:g} to {high:g}; {example}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def listed(value: object) -> object:
+    """Return a list for what the environment gives: {"0": ..., "1": ...}."""
+    if isinstance(value, Mapping) and value and all(str(key).isdecimal() for key in value):
+        return [value[key] for key in sorted(value, key=int)]
+    return value
 
 
 def _switch(value: object) -> bool:
@@ -84,7 +97,7 @@ def _storable(text: str) -> str:
     return text
 
 
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, share(LOWEST_SHARE, 1, "0.5 works half of the time")]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Name = Annotated[str, BeforeValidator(read_name)]
 Expression = Annotated[str, BeforeValidator(_expression)]

@@ -7,6 +7,8 @@ from typing import Any
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.archive_expiry import drop_expired_archives, inspect_archive_expiry
 from housekeeping.operations.inspection import Inspected, inspect_purge
+from housekeeping.operations.maintenance import maintain
+from housekeeping.operations.maintenance_inspection import inspect_maintenance
 from housekeeping.operations.purge import purge
 from housekeeping.policies.result import RunResult
 
@@ -29,4 +31,5 @@ OPERATIONS: dict[str, Operation] = {
     "tables.purge": _PURGE,
     "tables.archive": _PURGE,
     "database.drop_expired_archives": Operation(drop_expired_archives, inspect_archive_expiry),
+    "database.maintain": Operation(maintain, inspect_maintenance),
 }

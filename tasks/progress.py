@@ -7,7 +7,13 @@ from typing import Any, Self
 
 from celery import Task
 
-from housekeeping.policies.events import Event, RunStarted, RunWaiting, WindowCommitted
+from housekeeping.policies.events import (
+    Event,
+    RunStarted,
+    RunWaiting,
+    StepProgress,
+    WindowCommitted,
+)
 
 _log = logging.getLogger("housekeeping.progress")
 STATE = "PROGRESS"
@@ -78,6 +84,10 @@ def progress_of(event: Event) -> dict[str, Any] | None:
             "percent": event.percent,
             "message": message,
         }
+    if isinstance(event, StepProgress):
+        message = f"{event.policy}: {event.step}, {event.phase}"
+        told = {"done": event.done, "total": event.total, "percent": event.percent}
+        return {**who, **told, "message": message}
     if isinstance(event, RunWaiting):
         message = f"{event.policy}: waiting for {event.cause}"
         return {

@@ -17,6 +17,7 @@ from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.throttling import Hours, Throttle, throttled
 from housekeeping.engine.walks import Walk, walk_of
+from housekeeping.operations.aftercare import Aftercare
 from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.in_parts import Parts
 from housekeeping.operations.partition_steps import Steps
@@ -45,8 +46,7 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
     the database it points at, StoreUnreachable when the database or Redis does not answer at the
     start, and RunInterrupted when `request.will_retry` and running it again would go on.
     """
-    application = f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
-    with connected(policy.database_url, application) as connection:
+    with connected(policy.database_url, _application(policy, request)) as connection:
         try:
             return _Purge(policy, request, around, connection).run()
         except DBAPIError as error:
@@ -54,6 +54,10 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
             if condition_of(error) in _PASSING:
                 raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
             raise
+
+
+def _application(policy: PurgePolicy, request: Request) -> str:
+    return f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
 
 
 class _Purge:
@@ -113,7 +117,15 @@ class _Purge:
         reason, error = ended_by(
             lambda: self._delete(target, now, progress, begun), self._policy, self._request
         )
-        return self._closing(target, progress).finish(self._connection, reason, error)
+        result = self._closing(target, progress).finish(self._connection, reason, error)
+        return Aftercare(
+            self._policy,
+            target,
+            _application(self._policy, self._request),
+            begun.objection,
+            self._around.clock,
+            self._begun,
+        ).of(result)
 
     def _delete(
         self,

@@ -114,6 +114,13 @@ class ServerTooOld(PolicyRefused):
     """
 
 
+class StandbyRefused(PolicyRefused):
+    """{policy}: {database} is a standby; maintenance runs on the server it follows.
+
+    Give that one's address as database_url.
+    """
+
+
 class StoreUnreachable(HousekeepingError):
     """{store} can't be reached: {reason}
 

@@ -6,6 +6,8 @@
     housekeeping.window.passed     rows stayed: another session holds them, or they refuse to go
     housekeeping.run.waiting       for a lost worker's lease, or until the database is well again
     housekeeping.run.paced         once per change: a health signal slows the run, stops it, clears
+    housekeeping.step.progress     how far a VACUUM, ANALYZE or REINDEX is
+    housekeeping.step.ended        after each of them, however it ended
     housekeeping.run.stopped       once per run, however it ended; no key is ever missing
 
 An event is published to every subscriber of the stream; a subscriber that fails is logged and
@@ -95,6 +97,32 @@ class RunPaced(Event):
     verdict: str
     """go, slow or stop"""
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress(Event):
+    NAME: ClassVar[str] = "housekeeping.step.progress"
+    step: str
+    """what is done to what"""
+    phase: str
+    """in the server's words"""
+    done: int
+    total: int
+    """of the phase, in blocks or rows; 0 where the server does not tell"""
+    percent: int
+    """0 to 100, of the whole run"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEnded(Event):
+    NAME: ClassVar[str] = "housekeeping.step.ended"
+    LEVEL: ClassVar[int] = logging.INFO
+    step: str
+    reason: str
+    """why it was done"""
+    outcome: str
+    seconds: float
+    told: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,6 +117,8 @@ class PurgePolicy(Policy):
     where: str | None = None
     """an SQL expression every expired row must also meet"""
     kept_by: tuple[KeptBy, ...] = ()
+    vacuum_after_rows: int | None = None
+    """tables that lost so many rows in a run are vacuumed after it; None: left to autovacuum"""
     child_names: tuple[tuple[str, str], ...] = ()
     """what rows of a referring table are called in details: (table, key)"""
     archive: ArchiveTo | None = None

@@ -23,6 +23,7 @@ class StopReason(StrEnum):
     LOCKED = "locked"
     """Another run held the lease from the start."""
     THROTTLED = "throttled"
+    """Something that should have been done would have been in somebody's way."""
     ERROR = "error"
     DRY_RUN = "dry_run"
 

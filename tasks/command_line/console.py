@@ -92,7 +92,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     if not out.is_terminal:
         click.echo("\t".join(columns))
         for row in rows:
-            click.echo("\t".join(_text(cell) for cell in row))
+            click.echo("\t".join(_text(cell).replace("\n", "; ") for cell in row))
         return
     table = Table(title=title or None, title_justify="left")
     for column in columns:
@@ -113,6 +113,8 @@ def show_result(result: Mapping[str, Any]) -> None:
     if result.get("error"):
         click.secho(f"error: {result['error']}", fg="red", err=True)
     for run in result.get("runs") or [result]:
+        if run.get("tables"):
+            show_table("", TABLE_COLUMNS, [table_row(entry) for entry in run["tables"]])
         if run.get("plan"):
             _show_plan(run["plan"])
 
@@ -138,7 +140,35 @@ def _planned(plan: Mapping[str, Any]) -> str:
     return f"{verb.replace('_', ' ')} {rows:,}"
 
 
+TABLE_COLUMNS = ("table", "done", "figures", "why")
+
+
+def table_row(entry: Mapping[str, Any]) -> list[object]:
+    """Return a result's entry for one table as a row: what was done, its figures, and why."""
+    figures = [told for key, value in entry.items() if (told := _figure(entry, key, value))]
+    actions = entry.get("actions", ())
+    why = [f"{each['work']} {each['outcome']}: {_reason(each)}" for each in actions]
+    why += [str(entry[key]) for key in ("note", "error") if entry.get(key)]
+    return [entry["table"], entry.get("done"), "\n".join(figures), "\n".join(why)]
+
+
+def _figure(entry: Mapping[str, Any], key: str, value: object) -> str:
+    if not isinstance(value, int):
+        return ""
+    if not key.endswith("_before"):
+        return "" if key.endswith("_after") else f"{key} {value:,}"
+    name = key.removesuffix("_before")
+    after = entry.get(f"{name}_after")
+    return f"{name} {value:,}" if after is None else f"{name} {value:,} to {after:,}"
+
+
+def _reason(action: Mapping[str, Any]) -> str:
+    return f"{action['reason']} ({action['told']})" if action.get("told") else str(action["reason"])
+
+
 def _show_plan(plan: Mapping[str, Any]) -> None:
+    if "walks" not in plan:
+        return
     walks, indexes = ", ".join(plan["walks"]), ", ".join(plan["indexes"]) or "none"
     click.echo(f"walk: {walks} ({plan['because']}); indexes in the age's order: {indexes}")
     for whole in plan.get("whole_partitions", ()):

@@ -23,6 +23,7 @@ TABLES = "tables-purge"
 TASKS = {
     RETENTION: "tasks.occurrences.retention",
     DEAD_LETTERS: "tasks.dead_letters.cleanup",
+    "milvaion-database-maintenance": "tasks.database.maintain",
     TABLES: "tasks.tables.purge",
 }
 SYSTEMS = {

@@ -24,13 +24,15 @@ _EVERY_SECONDS = 0.25
 _PID = Statement("blocking.pid", sql.SQL("SELECT pg_backend_pid()"))
 _BLOCKED = Statement(
     "blocking.blocked_by_us",
-    # pg_blocking_pids looks into the lock tables: asked only for sessions that wait for a lock.
+    # pg_blocking_pids looks into the lock tables: asked only for sessions that wait for a lock. By
+    # pg_locks, as pg_stat_activity hides from an ordinary role what other roles' sessions wait for.
     sql.SQL(
         """
-        SELECT pid, coalesce(application_name, ''), extract(epoch FROM clock_timestamp() - state_change)
-        FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND pid <> %(pid)s AND %(pid)s = ANY(pg_blocking_pids(pid))
-        ORDER BY 3 DESC LIMIT 1
+        SELECT l.pid, coalesce(a.application_name, '')
+        FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND pid <> %(pid)s) AS l
+        LEFT JOIN pg_stat_activity a USING (pid)
+        WHERE %(pid)s = ANY(pg_blocking_pids(l.pid))
+        ORDER BY a.state_change NULLS LAST LIMIT 1
         """
     ),
 )
@@ -40,7 +42,7 @@ _CANCEL = Statement("blocking.cancel", sql.SQL("SELECT pg_cancel_backend(%(pid)s
 class BlockWatch:
     """Watches one of our sessions from another connection, and cancels what it does once somebody
     has waited for it for longer than `patience` seconds. `objection`, asked at every look, cancels
-    it at once when it answers anything.
+    it at once when it answers anything. `observe` is given the watching connection at every look.
 
     `yielded_to` then says who waited; the statement fails with SQLSTATE 57014.
     """
@@ -51,12 +53,14 @@ class BlockWatch:
         connection: Connection,
         patience: float,
         objection: Callable[[], object] = lambda: None,
+        observe: Callable[[Connection, int], None] = lambda _connection, _pid: None,
     ) -> None:
         self.yielded_to: str | None = None
         self.objected: object = None
         self._url = url
         self._patience = patience
         self._objection = objection
+        self._observe = observe
         self._pid = backend_pid(connection)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="block watch")
@@ -98,6 +102,7 @@ class BlockWatch:
             self.yielded_to = f"session {blocked[0]} {blocked[1]}".rstrip()
         if (self.yielded_to or self.objected) and not self._ended.is_set():
             execute(watching, _CANCEL, pid=self._pid)
+        self._observe(watching, self._pid)
         return waited
 
 

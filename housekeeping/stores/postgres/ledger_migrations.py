@@ -5,9 +5,10 @@ run_window          one row a committed window, written in the transaction that 
 target              one row a table: the fence number of the run that may write, remembered sizes
 archive_table       one row a dated table of ours, its rows counted as they were moved
 detached_partition  one row a partition we took out of its table, and what became of it
+rebuild             one row a REINDEX CONCURRENTLY, before it begins: what it leaves is ours
 """
 
-TABLES = ("run", "run_window", "target", "archive_table", "detached_partition")
+TABLES = ("run", "run_window", "target", "archive_table", "detached_partition", "rebuild")
 
 # Append only: a database holds the versions it has been given.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -65,5 +66,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             WHERE state IN ('detaching', 'detached')
         """,
         "CREATE INDEX detached_partition_root ON housekeeping.detached_partition (root)",
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.rebuild (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, run_id uuid NOT NULL,
+            table_oid oid NOT NULL, index_oid oid NOT NULL, index_name text NOT NULL,
+            known oid[] NOT NULL, artefact oid, seen_at timestamptz,
+            began_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz,
+            outcome text, done boolean, bytes_before bigint, bytes_after bigint)
+        """,
+        "CREATE INDEX rebuild_index ON housekeeping.rebuild (index_name, began_at DESC)",
+        "CREATE INDEX rebuild_open ON housekeeping.rebuild (id) WHERE ended_at IS NULL",
     ),
 )

@@ -187,6 +187,7 @@ def test_variables_alone_switch_the_system_on(load: Load) -> None:
     assert [policy.operation for policy in suite.all_policies()] == [
         "occurrences.retention",
         "dead_letters.cleanup",
+        "database.maintain",
     ]
     assert suite.broker_url.reveal() == "redis://cache:6379/0"
 

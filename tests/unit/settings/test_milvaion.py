@@ -55,6 +55,7 @@ def test_an_empty_section_keeps_occurrences_as_the_documentation_says(load: Load
                 ),
             ),
             child_names=(("JobOccurrenceLogs", "logs"), ("FailedOccurrences", "dead_letters")),
+            vacuum_after_rows=10_000,
             pace=Pace(),
         ),
     )

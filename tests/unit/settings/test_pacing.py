@@ -92,7 +92,7 @@ def test_settings_with_pacing_are_described_as_json(load: Load) -> None:
 
     assert json.loads(json.dumps(described)) == described
     assert described["tables"]["events"]["only_between"] == "01:00-05:00"
-    assert described["health"]["min_free_disk"] == 20 * 1024 * MB
+    assert described["health"]["min_free_disk"] == "20GB"
 
 
 @pytest.mark.parametrize(
