@@ -147,7 +147,10 @@ class MaintenanceSettings(Switched):
             patience=self.patience,
             old_transaction=self.old_transaction,
             pace=Pace(
-                time_budget=self.time_budget, lock_timeout=self.lock_timeout, lease_ttl=lease_ttl
+                only_between=self.hours,
+                time_budget=self.time_budget,
+                lock_timeout=self.lock_timeout,
+                lease_ttl=lease_ttl,
             ),
         )
 

@@ -47,9 +47,20 @@ class Switched(Section):
     """What every policy's settings have.
 
     `enabled`: false keeps the policy in the file without running it.
+    `only_between`: the hours it may work in, such as "22:00-04:00"; left out, always.
+    `only_between_time_zone`: whose clock those hours are on.
     """
 
     enabled: Switch = True
+    only_between: Hours | None = None
+    only_between_time_zone: TimeZone = "UTC"
+
+    @property
+    def hours(self) -> MaintenanceHours | None:
+        """When the policy may work; None is always."""
+        if self.only_between is None:
+            return None
+        return replace(self.only_between, time_zone=self.only_between_time_zone)
 
 
 class PolicySettings(Switched):
@@ -63,8 +74,6 @@ class PolicySettings(Switched):
     `row_budget`: at most this many rows a run; left out, there is no limit.
     `lock_timeout`: how long a statement waits for a row another session holds, 1ms to 60s.
     `batch_rows`: rows the first window aims at, 1 to 1,000,000; time decides from then on.
-    `only_between`: the hours it may work in, such as "22:00-04:00"; left out, always.
-    `only_between_time_zone`: whose clock those hours are on.
     `health`: from where on the database is too busy for this policy; over `[health]` of all.
     `vacuum_after_rows`: a table that lost so many rows in a run is vacuumed and analyzed after it;
     left out or false, never.
@@ -77,8 +86,6 @@ class PolicySettings(Switched):
     row_budget: Annotated[int, whole(1)] | None = None
     lock_timeout: Annotated[Duration, between(_MS, 60 * _SECOND)] = 200 * _MS
     batch_rows: Annotated[int, whole(1, 1_000_000)] = 2_000
-    only_between: Hours | None = None
-    only_between_time_zone: TimeZone = "UTC"
     health: HealthSettings | None = None
     vacuum_after_rows: RowsOrNever = None
 
@@ -93,10 +100,5 @@ class PolicySettings(Switched):
             lease_ttl=lease_ttl,
             first_window_rows=self.batch_rows,
             health=self.health.limits() if self.health else HealthLimits(),
-            only_between=self._hours(),
+            only_between=self.hours,
         )
-
-    def _hours(self) -> MaintenanceHours | None:
-        if self.only_between is None:
-            return None
-        return replace(self.only_between, time_zone=self.only_between_time_zone)

@@ -15,6 +15,7 @@ from housekeeping.engine.rebuild_phase import candidates
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.steps import Steps, application_of
 from housekeeping.engine.surveying import Survey, Surveyed, survey, with_verdicts
+from housekeeping.engine.throttling import Hours
 from housekeeping.engine.upkeep_entries import Tally
 from housekeeping.engine.upkeep_warnings import warnings_of
 from housekeeping.policies.errors import RunInterrupted
@@ -24,6 +25,7 @@ from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
+from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.upkeep.server import refuse_standby
 from housekeeping.stores.postgres.upkeep.tables import states_of
@@ -86,7 +88,16 @@ class _Maintenance:
         return self._result(reason, error)
 
     def _maintain(self, begun: Begun) -> StopReason:
-        if (reason := begun.objection()) is not None:
+        hours = self._hours()
+        if (closed := hours.closed()) is not None:
+            self._tally.warnings.append(closed)
+            return StopReason.THROTTLED
+
+        def objection() -> StopReason | None:
+            over = StopReason.TIME_BUDGET if hours.closed() else None
+            return begun.objection() or over
+
+        if (reason := objection()) is not None:
             return reason
         begun.record.settle_abandoned(self.connection)
         found = self._survey()
@@ -96,7 +107,7 @@ class _Maintenance:
             policy=self.policy,
             request=self.request,
             around=self.around,
-            objection=begun.objection,
+            objection=objection,
             budget=Budget(self.policy.pace, None, self.around.clock),
             tally=self._tally,
             total=planned,
@@ -104,6 +115,11 @@ class _Maintenance:
         return MaintenanceLoop(
             self.connection, self.policy, found, steps, self._tally, LOOKING
         ).run()
+
+    def _hours(self) -> Hours:
+        with guarded(self.connection, LOOKING, reading=True):
+            now = database_now(self.connection)
+        return Hours(self.policy.pace, now, self.around.clock)
 
     def _survey(self) -> Survey:
         with guarded(self.connection, LOOKING, reading=True, any_plan=True):

@@ -1,5 +1,7 @@
 """VACUUM and ANALYZE by need: what is done, why, and what the result says of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from housekeeping.engine.run import Surroundings
@@ -8,7 +10,9 @@ from housekeeping.operations.records import past_runs
 from housekeeping.policies.errors import PolicyRefused
 from housekeeping.policies.events import Event, EventStream
 from housekeeping.policies.maintenance import VacuumLimits, When
+from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import RunResult, StopReason
+from settings.hours import parse_hours
 from tests.integration.database import Database
 from tests.integration.upkeep import done, entry, policy_on, run
 
@@ -256,6 +260,21 @@ def test_a_dry_run_lists_what_it_would_do_and_changes_nothing(
         "vacuum public.events (dead rows 3,000 > 100)"
         in inspect_maintenance(policy_on(events, "events")).told
     )
+
+
+def test_outside_its_hours_nothing_is_done_and_it_is_told_when_they_begin(
+    events: Database, around: Surroundings
+) -> None:
+    events.run("DELETE FROM events WHERE id <= 3000")
+    opens = events.one("SELECT extract(hour FROM now() AT TIME ZONE 'UTC')::int") + 2
+    hours = parse_hours(f"{opens % 24:02d}:00-{(opens + 1) % 24:02d}:00")
+    closed = replace(policy_on(events, "events"), pace=Pace(only_between=hours))
+
+    result = run(closed, around)
+
+    assert (result.stop_reason, result.success) == (StopReason.THROTTLED, False)
+    assert "it opens at" in result.warnings[0]
+    assert events.one("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'events'") == 1
 
 
 def test_a_limit_is_a_number_of_tables_the_neediest_first(
