@@ -88,12 +88,11 @@ def inspect_archive_expiry(policy: ArchiveExpiryPolicy) -> Inspected:
 
 
 def _look(connection: Connection, policy: ArchiveExpiryPolicy, *, counted: bool) -> _Look:
-    if ledger_missing(connection):
-        return _Look((), 0, 0, 0)
     now = database_now(connection)
     entries: list[dict[str, Any]] = []
     tables = rows = kept = 0
-    for source in sources_of(connection, policy):
+    known = [] if ledger_missing(connection) else sources_of(connection, policy)
+    for source in known:
         for group in groups_of(connection, source):
             due = group.due(policy)
             if due is None or due > now:

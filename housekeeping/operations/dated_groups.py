@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from housekeeping.policies.archives import ArchiveExpiryPolicy, month_end
-from housekeeping.policies.errors import TableMissing
+from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
 from housekeeping.policies.purge import TableName
 from housekeeping.stores.postgres.archives.known import ArchivedTable, known_tables, main_sources
 from housekeeping.stores.postgres.catalog import describe_table, find_table, table_names
@@ -49,8 +49,14 @@ def groups_of(connection: Connection, source: str) -> list[Group]:
 def sources_of(connection: Connection, policy: ArchiveExpiryPolicy) -> list[str]:
     """Return the labels of the tables whose archives a policy speaks of.
 
-    Raises TableMissing for a name that neither the database nor the ledger knows.
+    Raises TableMissing for a name that neither the database nor the ledger knows, and
+    ArchiveKeptTooShort where tables would go while their rows still come.
     """
+    after = policy.archived_after
+    if after is not None and policy.keep_for <= after:
+        raise ArchiveKeptTooShort(
+            policy=policy.name, keep_for=policy.keep_for.days, archived_after=after.days
+        )
     known = main_sources(connection)
     if policy.source is None:
         named = {label_of(connection, name, known) for name in policy.but}
