@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from housekeeping.engine.run import Request
-from housekeeping.operations.dated_groups import Group, groups_of, sources_of
+from housekeeping.operations.dated_groups import Group, groups_of, refuse_too_short, sources_of
 from housekeeping.operations.inspection import Inspected
 from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -88,6 +88,7 @@ def inspect_archive_expiry(policy: ArchiveExpiryPolicy) -> Inspected:
 
 
 def _look(connection: Connection, policy: ArchiveExpiryPolicy, *, counted: bool) -> _Look:
+    refuse_too_short(policy)
     now = database_now(connection)
     entries: list[dict[str, Any]] = []
     tables = rows = kept = 0

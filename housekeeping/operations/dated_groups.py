@@ -49,14 +49,8 @@ def groups_of(connection: Connection, source: str) -> list[Group]:
 def sources_of(connection: Connection, policy: ArchiveExpiryPolicy) -> list[str]:
     """Return the labels of the tables whose archives a policy speaks of.
 
-    Raises TableMissing for a name that neither the database nor the ledger knows, and
-    ArchiveKeptTooShort where tables would go while their rows still come.
+    Raises TableMissing for a name that neither the database nor the ledger knows.
     """
-    after = policy.archived_after
-    if after is not None and policy.keep_for <= after:
-        raise ArchiveKeptTooShort(
-            policy=policy.name, keep_for=policy.keep_for.days, archived_after=after.days
-        )
     known = main_sources(connection)
     if policy.source is None:
         named = {label_of(connection, name, known) for name in policy.but}
@@ -70,6 +64,15 @@ def sources_of(connection: Connection, policy: ArchiveExpiryPolicy) -> list[str]
             suggestion=did_you_mean(policy.source.name, table_names(connection)),
         )
     return [label]
+
+
+def refuse_too_short(policy: ArchiveExpiryPolicy) -> None:
+    """Raise ArchiveKeptTooShort where tables would go while their rows still come."""
+    after = policy.archived_after
+    if after is not None and policy.keep_for <= after:
+        raise ArchiveKeptTooShort(
+            policy=policy.name, keep_for=policy.keep_for.days, archived_after=after.days
+        )
 
 
 def label_of(connection: Connection, name: TableName, known: Sequence[str]) -> str | None:

@@ -15,6 +15,7 @@ from housekeeping.policies.errors import ExportPlaceRefused, ExportUnreachable
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.files import parquet_rows
+from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.files.place import Sink
 from tests.integration.archived import (
     FORMATS,
@@ -57,6 +58,24 @@ def test_what_has_the_name_already_is_never_overwritten(
     assert result.success
     assert precious.read_text() == "somebody else's"
     assert entry(result, JANUARY)["exported_to"].endswith(f"{JANUARY}.2.manifest.json")
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_a_file_whose_manifest_was_never_written_is_taken_over(
+    archived: Database, around: Surroundings, tmp_path: Path, format_: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as killed:
+        killed.setattr(Exports, "_write_whole", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            expire(exporting(archived, tmp_path, format_), around)
+    around.redis.flushall()
+    (file,) = tmp_path.iterdir()
+
+    assert expire(exporting(archived, tmp_path, format_), around).success
+
+    assert manifest_of(tmp_path)["file"]["name"] == file.name
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_month_made_again_by_late_rows_is_exported_beside_the_first(

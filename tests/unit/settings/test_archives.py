@@ -111,7 +111,7 @@ def test_archives_need_a_database(load: Load) -> None:
 @pytest.mark.parametrize(("keep", "sound"), [("20d", False), ("30d", False), ("31d", True)])
 @pytest.mark.parametrize("whose", ['source = "events"', "all = true"])
 def test_how_old_rows_are_when_they_come_is_known_to_what_drops_them(
-    load: Load, keep: str, sound: bool, whose: str
+    load: Load, keep: str, *, sound: bool, whose: str
 ) -> None:
     (policy,) = policies(
         load,
