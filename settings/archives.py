@@ -1,6 +1,7 @@
 """`[archives.NAME]`, `[milvaion.archive_expiry]`: how long dated tables are kept, and where they go."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,11 +14,10 @@ from housekeeping.policies.archives import (
     ExportFormat,
     ExportTo,
 )
-from housekeeping.policies.policy import Policy
-from housekeeping.policies.purge import TableName
+from housekeeping.policies.purge import PurgePolicy, TableName
 from settings.addresses import DatabaseUrl, StoreUrl
 from settings.durations import KeepFor
-from settings.policy_settings import PolicySettings
+from settings.policy_settings import Offer, PolicySettings
 from settings.section import Contradiction
 from settings.tables import read_table
 from settings.values import Switch
@@ -108,6 +108,7 @@ class ArchiveExpiry(PolicySettings):
         lease_ttl: timedelta,
         source: TableName | None,
         but: tuple[TableName, ...] = (),
+        archived_after: timedelta | None = None,
     ) -> ArchiveExpiryPolicy:
         """Return what the engine runs."""
         export = None
@@ -126,6 +127,7 @@ class ArchiveExpiry(PolicySettings):
             but=but,
             undated=self.undated,
             export=export,
+            archived_after=archived_after,
             pace=self.pace(lease_ttl),
         )
 
@@ -158,12 +160,48 @@ class ArchivesPolicy(ArchiveExpiry):
             yield ("all",), "can't stand beside source; keep one of the two"
 
 
-def named_in(database_url: str, policies: Sequence[Policy]) -> tuple[TableName, ...]:
-    """Return the tables whose archives one of these policies answers for in a database."""
-    return tuple(
-        policy.source
-        for policy in policies
-        if isinstance(policy, ArchiveExpiryPolicy)
-        and policy.source is not None
-        and policy.database_url == database_url
-    )
+@dataclass(frozen=True)
+class Expiry:
+    """A section that says how long archives are kept, and whose."""
+
+    name: str
+    section: ArchiveExpiry
+    database_url: str
+    source: TableName | None
+    """None: all of the database that no other section names"""
+
+
+def offers(
+    expiries: Sequence[Expiry], others: Sequence[Offer], lease_ttl: timedelta
+) -> Iterator[Offer]:
+    """Tell the policies of all sections; `others`: what deletes and moves rows."""
+    archiving = [
+        offer.policy
+        for offer in others
+        if isinstance(offer.policy, PurgePolicy) and offer.settings.enabled and offer.scheduled
+    ]
+    for one in expiries:
+        url, source = one.database_url, one.source
+        named = [each.source for each in expiries if each.source and each.database_url == url]
+        but = tuple(named) if source is None else ()
+        after = _archived_after(url, archiving, source, but)
+        yield Offer(one.section, one.section.expiry(one.name, url, lease_ttl, source, but, after))
+
+
+def _archived_after(
+    database_url: str,
+    archiving: Sequence[PurgePolicy],
+    source: TableName | None,
+    but: tuple[TableName, ...],
+) -> timedelta | None:
+    """Return the age at which the last rows of a month come to its dated table."""
+    ages = [
+        rule.keep_for
+        for policy in archiving
+        if policy.archive is not None and policy.archive.month_of == "row"
+        if policy.database_url == database_url
+        if source is None or source.name == policy.table.name
+        if policy.table.name not in [table.name for table in but]
+        for rule in policy.rules
+    ]
+    return max(ages, default=None)

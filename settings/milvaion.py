@@ -192,19 +192,16 @@ class Milvaion(Section):
         )
         yield Offer(self.maintenance, maintenance)
 
-    def expiry(self, database_url: str, lease_ttl: timedelta) -> Iterator[Offer]:
-        """Tell how long archived occurrences are kept, where that is said."""
-        if self.archive_expiry is not None:
-            source = TableName("JobOccurrences", self.schema_name)
-            expiry = self.archive_expiry
-            yield Offer(expiry, expiry.expiry(POLICY_NAME, database_url, lease_ttl, source))
+    @property
+    def occurrences(self) -> TableName:
+        return TableName("JobOccurrences", self.schema_name)
 
     def _retention_policy(self, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
         return PurgePolicy(
             operation=RETENTION,
             name=POLICY_NAME,
             database_url=database_url,
-            table=TableName("JobOccurrences", self.schema_name),
+            table=self.occurrences,
             age=_AGE,
             rules=self.retention.rules(),
             where=self.retention.where,
@@ -221,7 +218,7 @@ class Milvaion(Section):
             operation=ARCHIVE,
             name=POLICY_NAME,
             database_url=database_url,
-            table=TableName("JobOccurrences", self.schema_name),
+            table=self.occurrences,
             age=_AGE,
             rules=archive.rules(),
             where=archive.where,

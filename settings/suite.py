@@ -21,7 +21,7 @@ from settings.addresses import (
     StoreUrl,
     for_celery,
 )
-from settings.archives import ArchivesPolicy
+from settings.archives import ArchivesPolicy, Expiry, offers
 from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.layers import spelling
@@ -136,6 +136,10 @@ class Suite(Section):
             offer.policy for offer in self._paced() if offer.settings.enabled and offer.scheduled
         )
 
+    def every_policy(self) -> tuple[Policy, ...]:
+        """Return the policies of all operations, also those disabled or never scheduled."""
+        return tuple(offer.policy for offer in self._paced())
+
     def ledger_urls(self) -> tuple[str, ...]:
         """Return the databases that hold past runs: the housekeeping database, or each target's."""
         if self.database_url:
@@ -175,33 +179,32 @@ class Suite(Section):
             yield replace(offer, policy=replace(offer.policy, pace=pace))
 
     def _all(self) -> Iterator[Offer]:
+        yield from self._moving()
+        for name, database in self.databases.items():
+            url = self._database(database.database_url)
+            yield Offer(database, database.policy_called(name, url, self.lease_ttl))
+        yield from self._expiries()
+
+    def _moving(self) -> Iterator[Offer]:
+        """Tell which rows are deleted or moved."""
         if self.milvaion:
             url = self._database(self.milvaion.database_url)
             yield from self.milvaion.policies(url, self.lease_ttl)
         for name, table in self.tables.items():
             url = self._database(table.database_url)
             yield Offer(table, table.policy(name, url, self.lease_ttl))
-        for name, database in self.databases.items():
-            url = self._database(database.database_url)
-            yield Offer(database, database.policy_called(name, url, self.lease_ttl))
-        yield from self._expiries()
 
     def _expiries(self) -> Iterator[Offer]:
-        """Tell how long archives are kept; `all` leaves alone what another section names."""
-        offers = []
-        if self.milvaion:
+        """Tell how long archives are kept."""
+        expiries: list[Expiry] = []
+        if self.milvaion and self.milvaion.archive_expiry:
             url = self._database(self.milvaion.database_url)
-            offers += list(self.milvaion.expiry(url, self.lease_ttl))
-        named = [(name, each) for name, each in self.archives.items() if each.source is not None]
-        for name, each in named:
-            url = self._database(each.database_url)
-            offers.append(Offer(each, each.expiry(name, url, self.lease_ttl, each.source)))
-        yield from offers
+            name, table = milvaion_section.POLICY_NAME, self.milvaion.occurrences
+            expiries.append(Expiry(name, self.milvaion.archive_expiry, url, table))
         for name, each in self.archives.items():
-            if each.source is None:
-                url = self._database(each.database_url)
-                but = archives_section.named_in(url, [offer.policy for offer in offers])
-                yield Offer(each, each.expiry(name, url, self.lease_ttl, None, but))
+            url = self._database(each.database_url)
+            expiries.append(Expiry(name, each, url, each.source))
+        yield from offers(expiries, list(self._moving()), self.lease_ttl)
 
     def _database(self, own: StoreUrl | None) -> str:
         url = own or self.database_url

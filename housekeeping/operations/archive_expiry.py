@@ -18,7 +18,7 @@ from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.run import LeaseHeld, Request, Surroundings, leased
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry, rehearse
-from housekeeping.operations.dated_groups import Group, groups_of, sources_of
+from housekeeping.operations.dated_groups import Group, groups_of, refuse_too_short, sources_of
 from housekeeping.operations.group_expiry import GroupExpiry, Leaving, Tally
 from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.errors import ExportUnreachable, RunInterrupted, StoreUnreachable
@@ -75,6 +75,7 @@ class _Expiry:
 
     def run(self) -> RunResult:
         self.begun_at = self.around.clock.monotonic()
+        refuse_too_short(self.policy)
         exports = Exports(self.policy.export) if self.policy.export else None
         if self.request.dry_run:
             result = rehearse(self.policy, self.request, self.connection, exports)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from housekeeping.engine.run import Request
-from housekeeping.operations.dated_groups import Group, groups_of, sources_of
+from housekeeping.operations.dated_groups import Group, groups_of, refuse_too_short, sources_of
 from housekeeping.operations.inspection import Inspected
 from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -88,12 +88,12 @@ def inspect_archive_expiry(policy: ArchiveExpiryPolicy) -> Inspected:
 
 
 def _look(connection: Connection, policy: ArchiveExpiryPolicy, *, counted: bool) -> _Look:
-    if ledger_missing(connection):
-        return _Look((), 0, 0, 0)
+    refuse_too_short(policy)
     now = database_now(connection)
     entries: list[dict[str, Any]] = []
     tables = rows = kept = 0
-    for source in sources_of(connection, policy):
+    known = [] if ledger_missing(connection) else sources_of(connection, policy)
+    for source in known:
         for group in groups_of(connection, source):
             due = group.due(policy)
             if due is None or due > now:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from housekeeping.policies.archives import ArchiveExpiryPolicy, month_end
-from housekeeping.policies.errors import TableMissing
+from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
 from housekeeping.policies.purge import TableName
 from housekeeping.stores.postgres.archives.known import ArchivedTable, known_tables, main_sources
 from housekeeping.stores.postgres.catalog import describe_table, find_table, table_names
@@ -64,6 +64,15 @@ def sources_of(connection: Connection, policy: ArchiveExpiryPolicy) -> list[str]
             suggestion=did_you_mean(policy.source.name, table_names(connection)),
         )
     return [label]
+
+
+def refuse_too_short(policy: ArchiveExpiryPolicy) -> None:
+    """Raise ArchiveKeptTooShort where tables would go while their rows still come."""
+    after = policy.archived_after
+    if after is not None and policy.keep_for <= after:
+        raise ArchiveKeptTooShort(
+            policy=policy.name, keep_for=policy.keep_for.days, archived_after=after.days
+        )
 
 
 def label_of(connection: Connection, name: TableName, known: Sequence[str]) -> str | None:

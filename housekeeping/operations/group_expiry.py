@@ -14,7 +14,7 @@ from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.archive_export import Exported, TableExport
 from housekeeping.operations.dated_groups import Group
 from housekeeping.policies.archives import ArchiveExpiryPolicy
-from housekeeping.policies.errors import ExportDamaged
+from housekeeping.policies.errors import ExportDamaged, HousekeepingError
 from housekeeping.policies.events import WindowCommitted, WindowPassed
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.files.exports import Exports
@@ -113,6 +113,15 @@ class GroupExpiry:
         if reason is not None:
             raise Leaving(reason)
 
+    def _objected(self) -> object:
+        """Answer the thread that watches a statement: an error raised in there would be lost. What
+        ends the statement here is asked again, and raised, in the run's own thread.
+        """
+        try:
+            return self.objection()
+        except HousekeepingError as error:
+            return error.message
+
     def _require_sound(self, table: ArchivedTable, *, counted: bool) -> None:
         """Refuse before anything of the group goes: half a month helps nobody."""
         if (fault := table.fault()) is not None:
@@ -131,7 +140,7 @@ class GroupExpiry:
             self.exports,
             str(self.request.run_id),
             self._watch,
-            self.objection,
+            self._objected,
         )
         held: dict[str, Fingerprint] = {}
         children: list[str] = []
@@ -152,7 +161,7 @@ class GroupExpiry:
             self.ledger,
             self.fence_oid,
             self.policy.pace,
-            self.objection,
+            self._objected,
         )
         begun = self.around.clock.monotonic()
         number = self.tally.number + 1

@@ -4,12 +4,12 @@ Rows of a main table come before those of its child tables, which refer to them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from housekeeping.policies.archives import RestorePolicy
-from housekeeping.policies.errors import RestoreRefused
+from housekeeping.policies.errors import NoSuchArchive, RestoreRefused
 from housekeeping.stores.files.exports import Exports, exports_beside
 from housekeeping.stores.files.manifest import Manifest
 from housekeeping.stores.files.place import shown, split
@@ -17,6 +17,7 @@ from housekeeping.stores.postgres.archives.columns import Destination, destinati
 from housekeeping.stores.postgres.archives.known import ArchivedTable, known_tables, oid_of_label
 from housekeeping.stores.postgres.archives.rows import text_columns, write_canonical_text
 from housekeeping.stores.postgres.catalog import describe_table
+from housekeeping.stores.postgres.connection import place
 from housekeeping.stores.postgres.ledger_schema import ledger_missing
 from housekeeping.stores.postgres.names import did_you_mean
 
@@ -49,7 +50,10 @@ def origin_of(connection: Connection, policy: RestorePolicy) -> Origin:
     Raises RestoreRefused, ExportUnreachable, ExportDamaged.
     """
     if policy.manifest_url is not None:
-        return _exported(*exports_beside(policy.manifest_url))
+        origin = _exported(*exports_beside(policy.manifest_url))
+        exported_from, here = origin.exported[0].database, place(policy.database_url)
+        elsewhere = f"exported from {exported_from}; its rows go to {here}"
+        return replace(origin, warnings=(elsewhere,) if exported_from != here else ())
     assert policy.relation is not None
     known = [] if ledger_missing(connection) else known_tables(connection, dropped=True)
     named = _called(policy.relation, known)
@@ -104,13 +108,11 @@ def _called(name: str, known: Sequence[ArchivedTable]) -> ArchivedTable:
         return found[0]
     if found:
         told = ", ".join(table.relation for table in found)
-        raise RestoreRefused(what=name, reason=f"more than one is called so: {told}")
+        raise NoSuchArchive(what=name, reason=f"more than one is called so: {told}")
     labels = [table.relation for table in known]
     names = [label.partition(".")[2] for label in labels]
     near = did_you_mean(name, labels if "." in name else names)
-    raise RestoreRefused(
-        what=name, reason=f"the ledger knows no archived table of that name.{near}"
-    )
+    raise NoSuchArchive(what=name, reason=f"the ledger knows no archived table of that name.{near}")
 
 
 def _dropped(policy: RestorePolicy, table: ArchivedTable) -> Origin:
@@ -118,9 +120,9 @@ def _dropped(policy: RestorePolicy, table: ArchivedTable) -> Origin:
     if table.exported is None:
         raise RestoreRefused(what=table.relation, reason=f"{on}, without an export")
     folder, name = split(str(table.exported["manifest"]))
-    for place in policy.places:
-        if shown(place.url).rstrip("/") == folder.rstrip("/"):
-            origin = _exported(Exports(place), name)
+    for known in policy.places:
+        if shown(known.url).rstrip("/") == folder.rstrip("/"):
+            origin = _exported(Exports(known), name)
             return Origin((), origin.exported, origin.exports, _earlier(table))
     raise RestoreRefused(
         what=table.relation,

@@ -62,6 +62,8 @@ class ArchiveExpiryPolicy(Policy):
     undated: bool = False
     """tables of rows without a month go too, `keep_for` after the last row came"""
     export: ExportTo | None = None
+    archived_after: timedelta | None = None
+    """how old rows are when they come to a table of their own month, where that is known"""
 
     def __post_init__(self) -> None:
         if self.keep_for <= timedelta(0):

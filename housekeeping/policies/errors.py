@@ -163,6 +163,14 @@ class RunInterrupted(HousekeepingError):
     """
 
 
+class ArchiveKeptTooShort(PolicyRefused):
+    """{policy}: dated tables would go {keep_for} days after their month has ended, while rows of that
+    month are archived at {archived_after} days: they would be dropped as they come.
+
+    Give a keep_for of more than {archived_after} days.
+    """
+
+
 class ExportPlaceRefused(PolicyRefused):
     """Exports can't be kept at {url}: {reason}
 
@@ -187,3 +195,9 @@ class RestoreRefused(PolicyRefused):
 
 class RunInHand(RunInterrupted):
     """Run {run_id} is in the hands of another worker, which is alive: {reason}"""
+
+
+class NoSuchArchive(RestoreRefused):
+    """{what} can't be put back: {reason}"""
+
+    exit_code = EXIT_USAGE

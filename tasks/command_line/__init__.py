@@ -3,6 +3,7 @@
 run.py       one run, through the queue or inline
 check.py     the configuration and every policy's preflight
 history.py   past runs from the ledger
+restore.py   archived rows back into their table
 schedule.py  what RedBeat holds
 control.py   pause, resume, stop
 console.py   how things look on a terminal and in a pipe
@@ -12,6 +13,7 @@ from tasks.command_line.check import check
 from tasks.command_line.control import pause, resume, stop
 from tasks.command_line.group import RefusingGroup
 from tasks.command_line.history import history
+from tasks.command_line.restore import restore
 from tasks.command_line.run import run
 from tasks.command_line.schedule import schedule
 
@@ -20,7 +22,7 @@ housekeeping = RefusingGroup(
     help="Keep the stores behind job schedulers and message queues small, fast and honest.\n\n"
     "Exit codes: 0 done, 1 failed, 2 partial, 3 another run holds the lock, 64 wrong usage, "
     "65 bad configuration.",
-    commands=[run, check, history, schedule, pause, resume, stop],
+    commands=[run, check, history, restore, schedule, pause, resume, stop],
 )
 
 

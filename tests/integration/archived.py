@@ -102,3 +102,22 @@ def images(database: Database, *tables: str, columns: str) -> dict[Any, str]:
             assert key not in found, key
             found[key] = image
     return found
+
+
+def prepared(
+    database: Database, around: Surroundings, folder: Path, kind: str, **given: Any
+) -> Any:
+    """Return a policy that puts January back: from its dated table, or from an export of it."""
+    if kind == "live":
+        return restoring(database, **given)
+    assert expire(exporting(database, folder, kind), around).success
+    return restoring(database, manifest_url=f"{folder}/{JANUARY}.manifest.json", **given)
+
+
+def ledger_holds_what_is_there(database: Database) -> bool:
+    return all(
+        database.count(relation) == rows
+        for relation, rows in database.rows(
+            "SELECT relation, rows FROM housekeeping.archive_table WHERE dropped_at IS NULL"
+        )
+    )

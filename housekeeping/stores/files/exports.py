@@ -36,7 +36,7 @@ class Found:
     manifest: Manifest | None
     """of an export made of this very table; whether its rows are the same is not known yet"""
     number: int
-    """of that export, else the first free one"""
+    """of that export, else the first without a manifest"""
     name: str
     """of that manifest's file, or of the one to be written"""
 
@@ -55,9 +55,7 @@ class Exports:
         for number in range(start, _MOST_NUMBERS):
             stem = stem_of(relation, number)
             if not self.place.exists(stem + ENDING):
-                if not self.place.exists(stem + self._suffix):
-                    return Found(None, number, stem + ENDING)
-                continue
+                return Found(None, number, stem + ENDING)
             manifest = self.manifest(stem + ENDING)
             ours = (manifest.file.format, manifest.file.compression)
             if manifest.ledger == ledger and ours == (self._to.format, self._to.compression):

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from housekeeping.stores.files.row_text import Row, bytes_in
 
-_GROUP_BYTES = 32 << 20  # of text in memory; readers skip row groups, so not too small either
+_GROUP_BYTES = 16 << 20  # of text, some 100 MB as Python sees it; readers skip whole row groups
 _BATCH_ROWS = 1_000
 _FROM_TEXT: dict[str, Callable[[str], object]] = {
     "int2": int,

@@ -9,7 +9,7 @@ import pytest
 from housekeeping.engine.run import Surroundings
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
 from housekeeping.policies.archive import ArchiveTo
-from housekeeping.policies.errors import TableMissing
+from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.connection import place
@@ -291,3 +291,17 @@ def test_a_pause_and_a_limit_end_it_early(archived: Database, around: Surroundin
     result = expire(expiring(archived), around, limit=1)
     assert (result.stop_reason, result.total) == (StopReason.ROW_BUDGET, 1)
     assert there(archived) == [FEBRUARY]
+
+
+def test_tables_that_would_go_while_their_rows_still_come_are_refused(
+    archived: Database, around: Surroundings
+) -> None:
+    policy = expiring(archived, archived_after=timedelta(days=365))
+    for look in (
+        lambda: expire(policy, around),
+        lambda: expire(policy, around, dry_run=True),
+        lambda: inspect_archive_expiry(policy),
+    ):
+        with pytest.raises(ArchiveKeptTooShort, match="Give a keep_for of more than 365 days"):
+            look()
+    assert len(there(archived)) == 2

@@ -1,6 +1,5 @@
 """Archived rows go back where they came from: all of them, once, and over nobody else's."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,7 +8,7 @@ import pytest
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.archives import ExportTo
-from housekeeping.policies.errors import ExportDamaged, ExportUnreachable, RestoreRefused
+from housekeeping.policies.errors import RestoreRefused
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.archives.putting_back import PuttingBack
@@ -22,9 +21,10 @@ from tests.integration.archived import (
     archiving,
     entry,
     expire,
-    expiring,
     exporting,
     images,
+    ledger_holds_what_is_there,
+    prepared,
     put_back,
     restoring,
     there,
@@ -35,6 +35,15 @@ from tests.integration.runs import SMALL_WINDOWS, run
 EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
 LIVE_AND_EXPORTED = pytest.mark.parametrize("kind", ["live", *FORMATS])
 LIVE_AND_CSV = pytest.mark.parametrize("kind", ["live", "csv"])
+PARENT_AND_CHILD = (
+    "CREATE TABLE jobs (id int PRIMARY KEY); INSERT INTO jobs VALUES (1), (2);"
+    "ALTER TABLE events ADD job int REFERENCES jobs ON DELETE CASCADE; CREATE INDEX ON events (job);"
+    "CREATE TABLE lines (id int PRIMARY KEY, event bigint NOT NULL REFERENCES events ON DELETE CASCADE);"
+    "CREATE INDEX ON lines (event);"
+    "INSERT INTO events (id, created_at, job)"
+    " SELECT i, '2024-01-05', 1 + i % 2 FROM generate_series(1, 40) i;"
+    "INSERT INTO lines SELECT i, 1 + i % 40 FROM generate_series(1, 400) i"
+)
 ROWS = "SELECT id, created_at, status, note FROM events ORDER BY id"
 
 
@@ -43,25 +52,6 @@ def archived(events: Database, around: Surroundings) -> Database:
     """A database with January and February 2024 archived, 20 rows each."""
     archive_two_months(events, around)
     return events
-
-
-def prepared(
-    database: Database, around: Surroundings, folder: Path, kind: str, **given: Any
-) -> Any:
-    """Return a policy that puts January back: from its dated table, or from an export of it."""
-    if kind == "live":
-        return restoring(database, **given)
-    assert expire(exporting(database, folder, kind), around).success
-    return restoring(database, manifest_url=f"{folder}/{JANUARY}.manifest.json", **given)
-
-
-def ledger_holds_what_is_there(database: Database) -> bool:
-    return all(
-        database.count(relation) == rows
-        for relation, rows in database.rows(
-            "SELECT relation, rows FROM housekeeping.archive_table WHERE dropped_at IS NULL"
-        )
-    )
 
 
 @LIVE_AND_EXPORTED
@@ -132,59 +122,6 @@ def test_a_second_time_brings_nothing_twice(
     assert (again.success, again.total) == (True, 0)
     assert again.details["already_there"] == (0 if kind == "live" else 20)
     assert archived.count("events") == 20
-
-
-@LIVE_AND_CSV
-def test_a_row_whose_key_is_taken_stays_in_the_archive(
-    archived: Database, around: Surroundings, tmp_path: Path, kind: str
-) -> None:
-    policy = prepared(archived, around, tmp_path, kind)
-    archived.run("INSERT INTO events VALUES (2, now(), 'new', 'somebody else''s')")
-
-    result = put_back(policy, around)
-
-    assert (result.success, result.exit_code) == (False, 2)
-    assert (result.total, result.left_behind, result.details["key_taken"]) == (19, 1, 1)
-    assert archived.one("SELECT note FROM events WHERE id = 2") == "somebody else's"
-    if kind == "live":
-        assert archived.column("SELECT id FROM old_2024_01") == [2]
-        assert ledger_holds_what_is_there(archived)
-
-
-@LIVE_AND_CSV
-def test_another_unique_constraint_keeps_a_row_too(
-    archived: Database, around: Surroundings, tmp_path: Path, kind: str
-) -> None:
-    policy = prepared(archived, around, tmp_path, kind)
-    archived.run("ALTER TABLE events ADD UNIQUE (note)")
-    archived.run("INSERT INTO events VALUES (-1, now(), 'new', 'note 4')")
-    result = put_back(policy, around)
-    assert (result.total, result.details["key_taken"]) == (19, 1)
-
-
-@LIVE_AND_CSV
-def test_a_row_the_table_refuses_is_left_and_the_others_come(
-    archived: Database, around: Surroundings, tmp_path: Path, kind: str
-) -> None:
-    policy = prepared(archived, around, tmp_path, kind)
-    archived.run("ALTER TABLE events ADD CHECK (id NOT IN (4, 6))")
-
-    result = put_back(policy, around)
-
-    assert (result.total, result.left_behind, result.details["refused"]) == (18, 2, 2)
-    assert any("violates check constraint" in warning for warning in result.warnings)
-    assert ledger_holds_what_is_there(archived)
-
-
-PARENT_AND_CHILD = (
-    "CREATE TABLE jobs (id int PRIMARY KEY); INSERT INTO jobs VALUES (1), (2);"
-    "ALTER TABLE events ADD job int REFERENCES jobs ON DELETE CASCADE; CREATE INDEX ON events (job);"
-    "CREATE TABLE lines (id int PRIMARY KEY, event bigint NOT NULL REFERENCES events ON DELETE CASCADE);"
-    "CREATE INDEX ON lines (event);"
-    "INSERT INTO events (id, created_at, job)"
-    " SELECT i, '2024-01-05', 1 + i % 2 FROM generate_series(1, 40) i;"
-    "INSERT INTO lines SELECT i, 1 + i % 40 FROM generate_series(1, 400) i"
-)
 
 
 @LIVE_AND_CSV
@@ -290,98 +227,6 @@ def test_by_its_name_a_dropped_month_comes_back_from_where_it_was_exported_to(
     with pytest.raises(RestoreRefused, match="where no export_to of this installation leads"):
         put_back(restoring(archived, relation="old_2024_01"), around)
     assert put_back(restoring(archived, relation="old_2024_01", places=places), around).total == 20
-
-
-def test_what_was_dropped_without_an_export_is_told(
-    archived: Database, around: Surroundings
-) -> None:
-    expire(expiring(archived), around)
-    with pytest.raises(RestoreRefused, match="without an export"):
-        put_back(restoring(archived), around)
-
-
-def test_a_wrong_name_is_refused(archived: Database, around: Surroundings, tmp_path: Path) -> None:
-    with pytest.raises(RestoreRefused, match="Did you mean 'public.old_2024_01'"):
-        put_back(restoring(archived, relation="public.old_2042_01"), around)
-    with pytest.raises(RestoreRefused, match="knows no archived table"):
-        put_back(restoring(archived, relation="events"), around)
-    with pytest.raises(ExportUnreachable, match="FileNotFoundError"):
-        put_back(restoring(archived, manifest_url=f"{tmp_path}/no.manifest.json"), around)
-    (tmp_path / "x.manifest.json").write_text("{}")
-    with pytest.raises(ExportDamaged, match="no manifest"):
-        put_back(restoring(archived, manifest_url=f"{tmp_path}/x.manifest.json"), around)
-
-
-def test_a_damaged_export_brings_no_row(
-    archived: Database, around: Surroundings, tmp_path: Path
-) -> None:
-    policy = prepared(archived, around, tmp_path, "csv")
-    file = tmp_path / f"{JANUARY}.csv.gz"
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(ExportDamaged):
-        put_back(policy, around)
-    assert archived.count("events") == 0
-
-
-@LIVE_AND_CSV
-def test_a_column_that_is_gone_is_left_out_only_when_asked_for(
-    archived: Database, around: Surroundings, tmp_path: Path, kind: str
-) -> None:
-    policy = prepared(archived, around, tmp_path, kind)
-    archived.run("ALTER TABLE events DROP COLUMN note, ADD COLUMN more int DEFAULT 7")
-    with pytest.raises(RestoreRefused, match=r"no column 'note' any more; --drop-columns"):
-        put_back(policy, around)
-
-    result = put_back(replace(policy, drop_columns=True), around)
-    assert result.total == 20
-    assert archived.column("SELECT DISTINCT more FROM events") == [7]
-    assert any("note of the archive is left out" in warning for warning in result.warnings)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("ALTER COLUMN created_at TYPE date", "is date now and was timestamp with time zone"),
-        ("ALTER COLUMN id TYPE int", "is integer now and was bigint"),
-        ("ADD COLUMN must text NOT NULL", "is NOT NULL and has no default"),
-        ("RENAME TO other", "its source public.events is not there any more"),
-    ],
-)
-def test_a_source_that_no_longer_takes_the_rows_as_they_are_is_refused(
-    archived: Database, around: Surroundings, change: str, told: str
-) -> None:
-    archived.run(f"ALTER TABLE events {change}")
-    with pytest.raises(RestoreRefused, match=told):
-        put_back(restoring(archived), around)
-    assert archived.count("old_2024_01") == 20
-
-
-@pytest.mark.parametrize(
-    ("then", "now"),
-    [("varchar(9)", "text"), ("varchar(9)", "varchar(20)"), ("smallint", "bigint")],
-)
-def test_a_wider_column_takes_them(
-    events: Database, around: Surroundings, then: str, now: str
-) -> None:
-    events.run(f"ALTER TABLE events ADD what {then} DEFAULT '12'")
-    archive_two_months(events, around)
-    events.run(f"ALTER TABLE events ALTER COLUMN what TYPE {now}")
-    assert put_back(restoring(events), around).success
-    assert events.column("SELECT DISTINCT what::text FROM events") == ["12"]
-
-
-def test_a_trigger_is_told_and_what_it_keeps_out_stays(
-    archived: Database, around: Surroundings
-) -> None:
-    archived.run(
-        "CREATE FUNCTION choosy() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF NEW.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER choosy BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION choosy()"
-    )
-    result = put_back(restoring(archived), around)
-    assert (result.total, result.left_behind) == (19, 1)
-    assert archived.column("SELECT id FROM old_2024_01") == [2]
-    assert any("trigger choosy" in warning for warning in result.warnings)
 
 
 def test_no_purge_runs_meanwhile_and_the_tasks_that_would_take_the_rows_again_are_named(

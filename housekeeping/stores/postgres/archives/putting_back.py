@@ -231,17 +231,9 @@ class PuttingBack:
         return {}
 
     def _values(self, rows: Sequence[TextRow]) -> sql.Composable:
-        """Return rows as VALUES: each literal is read by its type's own input function."""
-        lines = []
-        for place, _ in enumerate(rows):
-            fields: list[sql.Composable] = [
-                sql.SQL("{}::{}").format(
-                    sql.Placeholder(f"{place}_{number}"), sql.SQL(column.cast.replace("%", "%%"))
-                )
-                for number, column in enumerate(self.to.columns)
-            ]
-            lines.append(sql.SQL("({})").format(sql.SQL(", ").join([sql.Literal(place), *fields])))
-        return sql.SQL(", ").join(lines)
+        """Return rows as VALUES, each with its place before its values."""
+        casts = [column.cast for column in self.to.columns]
+        return _typed_values(len(rows), casts, places=True)
 
     def _there_already(self, rows: Sequence[TextRow]) -> int:
         """Count rows of an export that the source holds as they are: put back earlier."""
@@ -249,22 +241,13 @@ class PuttingBack:
             return 0
         names = [column.name for column in self.to.columns]
         key_places = [names.index(name) for name in self.to.key if name in names]
-        casts = [self.to.columns[place].cast.replace("%", "%%") for place in key_places]
+        casts = [self.to.columns[place].cast for place in key_places]
         keys = [tuple(row[place] for place in key_places) for row in rows]
-        lines = [
-            sql.SQL("({})").format(
-                sql.SQL(", ").join(
-                    sql.SQL("{}::{}").format(sql.Placeholder(f"{place}_{number}"), sql.SQL(cast))
-                    for number, cast in enumerate(casts)
-                )
-            )
-            for place, _ in enumerate(keys)
-        ]
         body = sql.SQL("SELECT {} FROM {} WHERE ({}) IN (VALUES {})").format(
             sql.SQL(", ").join(text_of(name) for name in names),
             self.to.facts.identifier,
             _list([names[place] for place in key_places]),
-            sql.SQL(", ").join(lines),
+            _typed_values(len(keys), casts),
         )
         statement = Statement("archives.look_for", body)
         with guarded(self.connection, self.pace, reading=True, any_plan=True):
@@ -284,3 +267,17 @@ def _bound(rows: Sequence[TextRow]) -> dict[str, Any]:
         for place, row in enumerate(rows)
         for number, value in enumerate(row)
     }
+
+
+def _typed_values(count: int, casts: Sequence[str], *, places: bool = False) -> sql.SQL:
+    """Return so many rows of placeholders, called `row_column`.
+
+    Each literal is read by its type's own input function. As one text: composed of some thousand
+    pieces, a batch took longer to be written than to be inserted.
+    """
+    typed = [cast.replace("%", "%%") for cast in casts]
+    lines = []
+    for row in range(count):
+        fields = [f"%({row}_{column})s::{cast}" for column, cast in enumerate(typed)]
+        lines.append(f"({', '.join([str(row), *fields] if places else fields)})")
+    return sql.SQL(", ".join(lines))
