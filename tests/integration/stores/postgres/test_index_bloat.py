@@ -19,7 +19,8 @@ FILL = """
         CASE WHEN i % 3 = 0 THEN now() + i * interval '1 s' END, md5(i::text)
         FROM generate_series(1, 100000) i;
     CREATE INDEX t_uuid ON t (token); CREATE INDEX t_words ON t (word); CREATE INDEX t_few ON t (state);
-    CREATE INDEX t_nulls ON t (ended); CREATE INDEX t_text ON t (m); CREATE INDEX t_lower ON t (lower(m));
+    CREATE INDEX t_nulls ON t (ended); CREATE INDEX t_text ON t (m);
+    CREATE INDEX t_lower ON t (lower(m));
     CREATE INDEX t_partial ON t (ended) WHERE ended IS NOT NULL;
     CREATE INDEX t_include ON t (id) INCLUDE (word); CREATE INDEX t_two ON t (m, word);
     CREATE INDEX t_full ON t (m) WITH (fillfactor = 100);
