@@ -14,7 +14,12 @@ from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.upkeep.stepping import Ending, Stepping, StepStopped
-from housekeeping.stores.postgres.upkeep.tables import TableState, grant_needed, states_of
+from housekeeping.stores.postgres.upkeep.tables import (
+    TableState,
+    grant_needed,
+    states_of,
+    with_partitions,
+)
 from housekeeping.stores.postgres.upkeep.vacuuming import analyze, vacuum
 
 _LOOKING = Pace(lock_timeout=timedelta(seconds=1))
@@ -24,9 +29,10 @@ _BEYOND_BUDGET_SECONDS = 180.0
 _COMMITTED = (StopReason.EXHAUSTED, StopReason.TIME_BUDGET, StopReason.ROW_BUDGET)
 
 
-def vacuum_after(stepping: Stepping, tables: Sequence[int]) -> tuple[str, ...]:
+def vacuum_after(stepping: Stepping, tables: Sequence[int], enough: int) -> tuple[str, ...]:
     """Vacuum and analyze tables, by their oids, that have just lost many rows.
 
+    Of a partitioned table those partitions that have `enough` dead rows by now.
     Returns a sentence for each that could not be done, and raises nothing: the rows are gone
     whatever becomes of this, and autovacuum comes some day.
     """
@@ -35,7 +41,7 @@ def vacuum_after(stepping: Stepping, tables: Sequence[int]) -> tuple[str, ...]:
     try:
         with connected(stepping.url, stepping.application) as connection:
             with guarded(connection, _LOOKING, reading=True, any_plan=True):
-                states = states_of(connection, tables)
+                states = _parts(connection, tables, enough)
             done = [_looked_after(stepping, connection, table) for table in states]
     except StepStopped as stopped:
         return (f"tables are left to autovacuum: {stopped.reason}",)
@@ -43,6 +49,17 @@ def vacuum_after(stepping: Stepping, tables: Sequence[int]) -> tuple[str, ...]:
         reason = told(error) if isinstance(error, Exception) else "interrupted"
         return (f"tables are left to autovacuum: {reason}",)
     return tuple(sentence for sentences in done for sentence in sentences)
+
+
+def _parts(connection: Connection, tables: Sequence[int], enough: int) -> list[TableState]:
+    found: list[TableState] = []
+    for table in states_of(connection, tables):
+        if table.kind != "p":
+            found.append(table)
+            continue
+        parts = states_of(connection, with_partitions(connection, table.oid))
+        found += [part for part in parts if part.kind != "p" and part.dead_rows >= enough]
+    return found
 
 
 def _looked_after(stepping: Stepping, connection: Connection, table: TableState) -> tuple[str, ...]:
@@ -80,7 +97,7 @@ class Aftercare:
             oid = child.foreign_key.child_oid
             lost[oid] = lost.get(oid, 0) + result.details.get(child.key, 0)
         tables = [oid for oid, rows in lost.items() if rows >= enough]
-        warnings = vacuum_after(self._stepping(), tables)
+        warnings = vacuum_after(self._stepping(), tables, enough)
         seconds = self.clock.monotonic() - self.begun
         return replace(result, warnings=(*result.warnings, *warnings), seconds=seconds)
 

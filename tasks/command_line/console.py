@@ -148,7 +148,7 @@ def table_row(entry: Mapping[str, Any]) -> list[object]:
     figures = [told for key, value in entry.items() if (told := _figure(entry, key, value))]
     actions = entry.get("actions", ())
     why = [f"{each['work']} {each['outcome']}: {_reason(each)}" for each in actions]
-    why += [str(entry[key]) for key in ("note", "error") if entry.get(key)]
+    why += [str(entry[key]) for key in ("why", "note", "error") if entry.get(key)]
     return [entry["table"], entry.get("done"), "\n".join(figures), "\n".join(why)]
 
 
