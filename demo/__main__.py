@@ -31,8 +31,9 @@ def main() -> int:
         database = postgres.create_database("milvaion")
         _fill(database, arguments.occurrences)
         with tempfile.TemporaryDirectory(prefix="housekeeping-demo-") as folder:
+            Path(folder, "exports").mkdir()
             configuration = Path(folder, "housekeeping.toml")
-            configuration.write_text(_configuration(database, valkey))
+            configuration.write_text(_configuration(database, valkey, folder))
             os.environ["HOUSEKEEPING_CONFIG"] = str(configuration)
             return _show(Path(folder), leave=arguments.exit)
 
@@ -46,7 +47,7 @@ def _fill(database: str, occurrences: int) -> None:
     console.print(f"{told} in {time.monotonic() - begun:.0f} s")
 
 
-def _configuration(database: str, valkey: ValkeyServer) -> str:
+def _configuration(database: str, valkey: ValkeyServer, folder: str) -> str:
     return f"""\
 broker_url = "{valkey.url(0)}"
 result_backend = "{valkey.url(1)}"
@@ -61,6 +62,11 @@ timed_out_keep_for = "90d"
 keep_for = "45d"
 statuses = ["failed", "timed_out"]
 
+[milvaion.archive_expiry]  # months over for so long are exported, then dropped
+keep_for = "60d"
+export_to = "file://{folder}/exports"
+format = "parquet"
+
 [tables.webhooks]
 table = "webhook_deliveries"
 age = "coalesce(finished_at, created_at)"
@@ -72,6 +78,12 @@ table = "audit_entries"
 age = "happened_at"
 keep_for = "365d"
 archive = {{}}
+
+[tables.measurements]  # partitioned by month: those wholly expired are taken out whole
+table = "measurements"
+age = "taken_at"
+keep_for = "60d"
+partition_grace = "1d"
 """
 
 

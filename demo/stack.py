@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from celery.result import AsyncResult
 
 from embedded.ports import free_port
 from tasks.command_line.console import RESULT_COLUMNS, progress_lines, result_row, show_table
 from tasks.command_line.group import loaded_app
 from tasks.command_line.run import outcome_of
+from tasks.operations import OPERATIONS
 from tasks.progress import STATE
 
 _ROOT = Path(__file__).parent.parent
@@ -105,7 +107,7 @@ def _end(honcho: subprocess.Popen[bytes]) -> None:
 def trigger_everything() -> bool:
     """Send each operation to the queue, watch it, show what all did; return whether all succeeded."""
     app = loaded_app()
-    names = sorted((name for name in app.tasks if name.startswith("tasks.")), key=_order)
+    names = sorted((f"tasks.{operation}" for operation in OPERATIONS), key=_order)
     results: list[dict[str, Any]] = []
     for name in names:  # one after the other: several work on the same tables
         result = _watch(name, app.send_task(name))
@@ -134,3 +136,7 @@ def _watch(name: str, answer: AsyncResult[Any]) -> dict[str, Any]:
 
 def _show_table(results: list[dict[str, Any]]) -> None:
     show_table("what each operation did", RESULT_COLUMNS, [result_row(r) for r in results])
+    for result in results:
+        for told in (result.get("error"), *result["warnings"]):
+            if told:
+                click.echo(f"{result['operation']} {result['policy']}: {told}")

@@ -22,10 +22,33 @@ _FILL = """
     FROM generate_series(%(rows)s, 1, -1) i;
     ANALYZE webhook_deliveries, audit_entries;
 """
+_MONTHS = 6
+_PARTITIONED = """
+    CREATE TABLE measurements (sensor int NOT NULL, taken_at timestamptz NOT NULL, value float8)
+    PARTITION BY RANGE (taken_at)
+"""
+_PARTITION = """
+    SELECT format(
+        'CREATE TABLE measurements_%%s PARTITION OF measurements FOR VALUES FROM (%%L) TO (%%L)',
+        to_char(month, 'YYYY_MM'), month, month + interval '1 month')
+    FROM (SELECT date_trunc('month', now()) - number * interval '1 month' AS month
+          FROM generate_series(0, %(months)s) number) AS months
+"""
+_MEASURE = """
+    INSERT INTO measurements
+    SELECT i %% 40, now() - (i::float8 / %(rows)s) * interval '150 days', random()
+    FROM generate_series(%(rows)s, 1, -1) i;
+    ANALYZE measurements;
+"""
 
 
 def fill(connection: Any, rows: int) -> dict[str, int]:
     """Make the tables and their rows; return how many of what."""
     with connection.cursor() as cursor:
         cursor.execute(_FILL, {"rows": rows})
-    return {"webhook deliveries": rows, "audit entries": rows}
+        cursor.execute(_PARTITIONED)
+        cursor.execute(_PARTITION, {"months": _MONTHS})
+        for (statement,) in cursor.fetchall():
+            cursor.execute(statement)
+        cursor.execute(_MEASURE, {"rows": rows})
+    return {"webhook deliveries": rows, "audit entries": rows, "measurements": rows}
