@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.outcomes import told
 from housekeeping.engine.pacing import Clock
+from housekeeping.operations.partition_steps import WALK
+from housekeeping.policies.errors import StoreUnreachable
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -21,6 +24,7 @@ from housekeeping.stores.postgres.upkeep.tables import (
     with_partitions,
 )
 from housekeeping.stores.postgres.upkeep.vacuuming import analyze, vacuum
+from housekeeping.stores.postgres.window_ledger import rows_lost
 
 _LOOKING = Pace(lock_timeout=timedelta(seconds=1))
 _PATIENCE = timedelta(seconds=5)
@@ -92,7 +96,11 @@ class Aftercare:
         enough = self.policy.vacuum_after_rows
         if enough is None or result.stop_reason not in _COMMITTED:
             return result
-        lost = {self.target.facts.oid: result.total}
+        try:
+            lost = self._lost(result)
+        except (SQLAlchemyError, StoreUnreachable) as error:
+            why = f"tables are left to autovacuum: {told(error)}"
+            return replace(result, warnings=(*result.warnings, why))
         for child in self.target.children:
             oid = child.foreign_key.child_oid
             lost[oid] = lost.get(oid, 0) + result.details.get(child.key, 0)
@@ -100,6 +108,16 @@ class Aftercare:
         warnings = vacuum_after(self._stepping(), tables, enough)
         seconds = self.clock.monotonic() - self.begun
         return replace(result, warnings=(*result.warnings, *warnings), seconds=seconds)
+
+    def _lost(self, result: RunResult) -> dict[int, int]:
+        """Return rows by table. VACUUM of a partitioned one would go through all its partitions."""
+        if not self.target.in_parts:
+            return {self.target.facts.oid: result.total}
+        with (
+            connected(self.policy.database_url, self.application) as connection,
+            guarded(connection, _LOOKING, reading=True, any_plan=True),
+        ):
+            return rows_lost(connection, result.run_id, WALK)
 
     def _stepping(self) -> Stepping:
         return Stepping(

@@ -17,7 +17,7 @@ AgeUnit = Literal["s", "ms", "us"]
 # added later, keeps whole partitions from going.
 _OF_NO_ROW = {
     *("operation", "name", "database_url", "pace"),
-    *("table", "age", "rules", "child_names", "partitions"),
+    *("table", "age", "rules", "child_names", "partitions", "vacuum_after_rows"),
 }
 
 

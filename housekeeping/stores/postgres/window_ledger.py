@@ -91,6 +91,17 @@ _BY_TARGET = Statement(
         """
     ),
 )
+_LOST = Statement(
+    "ledger.rows_lost",
+    sql.SQL(
+        """
+        SELECT c.oid, sum(w.rows)::bigint
+        FROM housekeeping.run_window w JOIN pg_class c ON c.relkind = 'r'
+        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname || '.' || c.relname = w.target
+        WHERE w.run_id = %(run_id)s::uuid AND w.walk <> %(but)s GROUP BY c.oid
+        """
+    ),
+)
 _REMEMBER = Statement(
     "ledger.remember_sizes",
     sql.SQL(
@@ -239,6 +250,11 @@ def summaries_by_target(connection: Connection, run_id: UUID) -> list[WalkSummar
         WalkSummary(row[0], row[1], int(row[2]), int(row[3]), row[4])
         for row in execute(connection, _BY_TARGET, run_id=str(run_id))
     ]
+
+
+def rows_lost(connection: Connection, run_id: str, but: str) -> dict[int, int]:
+    """Return how many rows a run took out of each table by its oid, by any walk `but` one."""
+    return {row[0]: row[1] for row in execute(connection, _LOST, run_id=run_id, but=but)}
 
 
 def prune_windows(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from housekeeping.operations.inspection import inspect_purge
 from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, TableName
 from housekeeping.policies.result import StopReason
 from tasks.command_line.console import show_result
+from tests.conditions import wait_until
 from tests.integration.database import Database
 from tests.integration.partitions import (
     BOUNDARY,
@@ -118,6 +119,22 @@ def test_a_whole_partition_writes_next_to_no_wal(database: Database, around: Sur
     assert (detached.total, dropped.details["partitions_dropped"]) == (100_000, 6)
     written = database.one("SELECT pg_current_wal_insert_lsn() - '0/0'") - before
     assert written < 1_000_000
+
+
+def test_only_leaves_that_lost_rows_are_vacuumed_afterwards(
+    database: Database, around: Surroundings
+) -> None:
+    """VACUUM of the parent would go through every partition."""
+    partitioned(database)
+    fill(database)
+    policy = policy_on(database, vacuum_after_rows=5)
+
+    result = run(policy, around)
+
+    assert result.success
+    vacuumed = "SELECT relname::text FROM pg_stat_user_tables WHERE vacuum_count > 0"
+    # Statistics arrive when the session that did it has ended.
+    wait_until(lambda: database.column(vacuumed) == ["events_3"], 10)
 
 
 def test_check_says_what_would_happen(database: Database) -> None:

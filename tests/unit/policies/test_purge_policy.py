@@ -35,6 +35,7 @@ PLAIN = PurgePolicy(
         {"name": "other", "operation": "occurrences.retention"},
         {"pace": Pace(duty=1.0)},
         {"partitions": PartitionCare(grace=MONTH, then="keep")},
+        {"vacuum_after_rows": 10_000},
         {"child_names": (("logs", "lines"),)},
     ],
 )

@@ -96,6 +96,10 @@ def test_partitions_stay_a_week_after_they_were_detached_and_are_dropped_then(lo
     plain = '[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n'
     (policy,) = load(REQUIRED + plain).policies("tables.purge")
     assert policy.partitions == PartitionCare(grace=timedelta(days=7), then="drop")
+    assert isinstance(policy, PurgePolicy)
+    assert (
+        policy.takes_every_old_row
+    )  # no default of the settings keeps whole partitions from going
 
     own = 'partition_grace = "36h"\npartition_then = "keep"\n'
     (policy,) = load(REQUIRED + plain + own).policies("tables.purge")
