@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from housekeeping.policies.health import HealthLimits
 from housekeeping.policies.maintenance import (
     MEGABYTE,
     AnalyzeLimits,
@@ -17,6 +18,7 @@ from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import TableName
 from settings.addresses import DatabaseUrl
 from settings.durations import Duration, between
+from settings.health_settings import HealthSettings
 from settings.policy_settings import Switched
 from settings.sizes import Size
 from settings.tables import read_table
@@ -84,6 +86,7 @@ class MaintenanceSettings(Switched):
     `old_transaction`: beside a transaction older than this no index is rebuilt.
     `time_budget`: the run ends then, within a step too, 1s to 24h.
     `lock_timeout`: how long a step waits for a lock before it is skipped, 1ms to 60s.
+    `health`: from where on the database is too busy for the next step.
     """
 
     tables: Tables = ()
@@ -106,6 +109,7 @@ class MaintenanceSettings(Switched):
     old_transaction: Annotated[Duration, between(_SECOND, _DAY)] = timedelta(minutes=5)
     time_budget: Annotated[Duration, between(_SECOND, _DAY)] = 2 * _HOUR
     lock_timeout: Annotated[Duration, between(_MS, 60 * _SECOND)] = 200 * _MS
+    health: HealthSettings | None = None
 
     def policy(
         self,
@@ -148,6 +152,7 @@ class MaintenanceSettings(Switched):
             old_transaction=self.old_transaction,
             pace=Pace(
                 only_between=self.hours,
+                health=self.health.limits() if self.health else HealthLimits(),
                 time_budget=self.time_budget,
                 lock_timeout=self.lock_timeout,
                 lease_ttl=lease_ttl,

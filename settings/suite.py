@@ -25,7 +25,7 @@ from settings.archives import ArchivesPolicy, Expiry, offers
 from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.layers import spelling
-from settings.maintenance import DatabaseMaintenance
+from settings.maintenance import DatabaseMaintenance, MaintenanceSettings
 from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
 from settings.policy_settings import Offer, PolicySettings
@@ -247,7 +247,9 @@ class Suite(Section):
 
 
 def _health_of(offer: Offer) -> HealthSettings | None:
-    return offer.settings.health if isinstance(offer.settings, PolicySettings) else None
+    if isinstance(offer.settings, PolicySettings | MaintenanceSettings):
+        return offer.settings.health
+    return None
 
 
 def _systems(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:

@@ -14,7 +14,7 @@ from housekeeping.policies.events import (
     WindowShrunk,
 )
 from housekeeping.policies.health import Reading
-from housekeeping.policies.purge import PurgePolicy
+from housekeeping.policies.policy import Policy
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.windows import WindowOutcome
 
@@ -38,7 +38,7 @@ class Expectation(Protocol):
 class RunReport:
     """Publishes the events of one run."""
 
-    def __init__(self, policy: PurgePolicy, request: Request, events: EventStream) -> None:
+    def __init__(self, policy: Policy, request: Request, events: EventStream) -> None:
         self._events = events
         self._who = {
             "operation": policy.operation,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from housekeeping.engine.needs import Need
 from housekeeping.engine.pacing import Budget
 from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.throttling import Throttle
 from housekeeping.engine.upkeep_entries import Entry, Tally
 from housekeeping.policies.events import StepEnded, StepProgress
 from housekeeping.policies.maintenance import MaintenancePolicy
@@ -30,14 +31,17 @@ class Steps:
     around: Surroundings
     objection: Callable[[], StopReason | None]
     budget: Budget
+    throttle: Throttle
     tally: Tally
     total: int
     """steps expected"""
     _done: int = field(default=0, init=False)
 
     def ask(self) -> None:
-        """Leave where the lease is lost, somebody objects, or the time is over. Between steps."""
-        if (reason := self._objection()) is not None:
+        """Wait until the database is well; leave where the lease is lost, somebody objects, or the
+        time is over. Between steps.
+        """
+        if (reason := self._objection() or self.throttle.hold()) is not None:
             raise StepStopped(reason)
 
     def stepping(self, what: str, stuck_after: timedelta | None = None) -> Stepping:

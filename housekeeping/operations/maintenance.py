@@ -1,6 +1,7 @@
 """Maintain a database: VACUUM, ANALYZE and REINDEX by need, beside everybody's work."""
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -12,10 +13,11 @@ from housekeeping.engine.maintaining import MaintenanceLoop, entries_of
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
 from housekeeping.engine.rebuild_phase import candidates
+from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.steps import Steps, application_of
 from housekeeping.engine.surveying import Survey, Surveyed, survey, with_verdicts
-from housekeeping.engine.throttling import Hours
+from housekeeping.engine.throttling import Hours, Throttle, Waited, throttled
 from housekeeping.engine.upkeep_entries import Tally
 from housekeeping.engine.upkeep_warnings import warnings_of
 from housekeeping.policies.errors import RunInterrupted
@@ -58,6 +60,7 @@ class _Maintenance:
     around: Surroundings
     connection: Connection
     _tally: Tally = field(default_factory=Tally, init=False)
+    _waited: Waited = field(default_factory=Waited, init=False)
     _begun: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,18 +106,28 @@ class _Maintenance:
         found = self._survey()
         planned = sum(len(table.needs) for table in found.tables)
         self._tell_started(found, planned, resumed=begun.resumed)
-        steps = Steps(
-            policy=self.policy,
-            request=self.request,
-            around=self.around,
-            objection=objection,
-            budget=Budget(self.policy.pace, None, self.around.clock),
-            tally=self._tally,
-            total=planned,
-        )
-        return MaintenanceLoop(
-            self.connection, self.policy, found, steps, self._tally, LOOKING
-        ).run()
+        with self._throttled(hours, begun) as throttle:
+            steps = Steps(
+                policy=self.policy,
+                request=self.request,
+                around=self.around,
+                objection=objection,
+                budget=Budget(self.policy.pace, None, self.around.clock),
+                throttle=throttle,
+                tally=self._tally,
+                total=planned,
+            )
+            return MaintenanceLoop(
+                self.connection, self.policy, found, steps, self._tally, LOOKING
+            ).run()
+
+    def _throttled(self, hours: Hours, begun: Begun) -> AbstractContextManager[Throttle]:
+        # No table is named: autovacuum on one of them is each VACUUM's own matter.
+        report = RunReport(self.policy, self.request, self.around.events)
+        return throttled(
+            self.policy, self.around, self.connection, (), hours, begun.objection, report,
+            self._waited,
+        )  # fmt: skip
 
     def _hours(self) -> Hours:
         with guarded(self.connection, LOOKING, reading=True):
@@ -202,7 +215,8 @@ class _Maintenance:
             batches=sum(tally.counts[key] for key in ("vacuumed", "analyzed", "reindexed")),
             seconds=self.around.clock.monotonic() - self._begun,
             phases=Phases(),
-            warnings=(*dict.fromkeys(tally.warnings), *warned),
+            warnings=(*dict.fromkeys(tally.warnings), *self._waited.warnings(), *warned),
+            waits=self._waited.as_dict(),
             error=error if failed else None,
             tables=tally.tables(),
         )

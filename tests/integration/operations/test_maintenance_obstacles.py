@@ -7,6 +7,7 @@ import pytest
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.events import Event, EventStream, StepEnded
+from housekeeping.policies.health import HealthLimits
 from housekeeping.policies.maintenance import VacuumLimits
 from housekeeping.policies.result import StopReason
 from tests.conditions import wait_until
@@ -151,3 +152,17 @@ def test_two_runs_on_one_database_do_not_meet(events: Database, around: Surround
         ours.result(10)
 
     assert (second.stop_reason, second.exit_code) == (StopReason.LOCKED, 3)
+
+
+def test_an_unwell_database_is_left_alone(events: Database, around: Surroundings) -> None:
+    events.run("DELETE FROM events WHERE id <= 3000")
+    policy = policy_on(events, "events")
+    unwell = HealthLimits(sql="SELECT 'the books are being closed'", patience=timedelta(0))
+
+    result = run(replace(policy, pace=replace(policy.pace, health=unwell)), around)
+
+    assert (result.stop_reason, result.success) == (StopReason.THROTTLED, False)
+    assert "the books are being closed" in str(result.warnings)
+    assert (
+        events.one("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'events'") == 3_000
+    )
