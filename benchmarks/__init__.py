@@ -2,6 +2,7 @@
 
     python -m benchmarks                         everything, 2 M rows, about three minutes
     python -m benchmarks --rows 200000 --rounds 1 --skip-ten-million    a quick look
+    python -m benchmarks.price                   the price a dry run tells, against the run itself
 
 stage.py            the servers, the table, and a fresh copy of it for every contender
 contenders.py       one raw DELETE, the loop everybody writes, and a real run of ours
@@ -10,6 +11,7 @@ steadiness.py       windows of one size: does the last take longer than the firs
 memory.py           peak memory of a process that deletes N rows, and four times as many
 nothing_expired.py  what a run costs a database of 10 M rows when nothing is due
 beside_pgbench.py   what a busy application feels of it; a program of its own
+price.py            what a dry run predicts of seconds and WAL, and what the run then takes
 figures.py          measured against promised: the table at the end
 
 Only ratios travel from one machine to another; the rates are printed to be looked at.

@@ -143,6 +143,17 @@ class Stage:
             ensure_ledger(connection)
         return Table("parted", url, rows)
 
+    def made(self, name: str, rows: int, *statements: str) -> Table:
+        """Make a table by statements of the caller's own, which may hold %(rows)s and %(step)s."""
+        url = self._postgres.create_database(f"made_{name}")
+        with session(url) as cursor:
+            for statement in statements:
+                cursor.execute(statement, {"rows": rows, "step": _STEP})
+            cursor.execute("VACUUM ANALYZE")
+        with connected(url, "benchmarks") as connection:
+            ensure_ledger(connection)
+        return Table(name, url, rows)
+
     @contextmanager
     def copy_of(self, table: Table) -> Iterator[Table]:
         """Give one contender a copy of a table; its pages are clean and in the system's cache."""

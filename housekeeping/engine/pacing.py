@@ -8,7 +8,7 @@ from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
 
 _STEP_SECONDS = 0.25  # how soon a flag is honoured inside a rest
-_LONGEST_REST_SECONDS = 5.0
+LONGEST_REST_SECONDS = 5.0
 _SLOWER = 4.0  # of half the time worked, a fifth is left
 
 
@@ -74,7 +74,7 @@ class Rest:
         somebody objects to the run: the caller asks again before its next window.
         """
         share = max(self._share, 1.0) * _SLOWER if slowly else self._share
-        return self.pause(min(worked_seconds * share, _LONGEST_REST_SECONDS))
+        return self.pause(min(worked_seconds * share, LONGEST_REST_SECONDS))
 
     def pause(self, seconds: float) -> float:
         """Let time pass, in steps short enough to hear an objection."""

@@ -1,8 +1,9 @@
 """Which way a purge walks its table: along the heap, or along an index that serves the age."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection
@@ -51,6 +52,8 @@ class KeyPlan:
     age_type: AgeType
     table_rows: int
     name: str
+    entries: int
+    """the planner's estimate of what the index holds below the cutoff"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ class Plan:
     table_rows: int
     reason: str
     """why this way"""
+    estimates: Mapping[str, int]
+    """of those, by the rule they expire by"""
+    below: int
+    """rows the planner expects below the newest cutoff, whatever else they are"""
+    order: float
+    """square of the correlation of heap and age; 0 where nothing is known of it"""
+    heap_from: float
+    """share of expired rows from which on the heap would win"""
     in_parts = False
 
     @property
@@ -107,14 +118,24 @@ class Planner:
         rules = self._target.rules
         table_rows = self._table_rows
         served = self._served_together(rules) or self._served_apart(rules)
-        estimate = sum(self._estimate(rule) for rule in rules)
-        estimate = min(estimate, table_rows)
+        estimates = {rule.reason: self._estimate(rule) for rule in rules}
+        estimate = min(sum(estimates.values()), table_rows)
         heap, reason = self._prefers_heap(served, estimate, table_rows)
         walks: tuple[HeapPlan | KeyPlan, ...] = served
         if heap:
             predicate = self._build(rules, self._cutoffs)
             walks = (HeapPlan(predicate, self._target.facts.pages, table_rows),)
-        return Plan(walks, served, estimate, table_rows, reason)
+        return Plan(
+            walks,
+            served,
+            estimate,
+            table_rows,
+            reason,
+            estimates=_shared_out(estimate, estimates),
+            below=max(estimate, self._below()),
+            order=(self._order or 0.0) ** 2,
+            heap_from=self._heap_share(),
+        )
 
     def _prefers_heap(
         self, served: Sequence[KeyPlan], estimate: int, table_rows: int
@@ -133,18 +154,21 @@ class Planner:
             f"about {share:.0%} of the table expired, the heap wins from {limit:.0%}",
         )
 
-    def _heap_share(self) -> float:
+    @cached_property
+    def _order(self) -> float | None:
         column = key_column(self._target)
-        order = None
-        if column is not None:
-            order = correlation(self._connection, self._target.facts, column)
-        if order is None:
+        if column is None:
+            return None
+        return correlation(self._connection, self._target.facts, column)
+
+    def _heap_share(self) -> float:
+        if self._order is None:
             return HEAP_SHARE_UNKNOWN
-        return HEAP_SHARE_AT_RANDOM + (HEAP_SHARE_IN_ORDER - HEAP_SHARE_AT_RANDOM) * order**2
+        return HEAP_SHARE_AT_RANDOM + (HEAP_SHARE_IN_ORDER - HEAP_SHARE_AT_RANDOM) * self._order**2
 
     def _served_together(self, rules: Sequence[ExpiryRule]) -> tuple[KeyPlan, ...]:
         """One walk for all rules, where an index on the age alone serves them."""
-        if len(rules) > 1 and any(rule.column for rule in rules):
+        if any(rule.column for rule in rules):
             apart = self._served_apart(rules)
             if apart:
                 return apart
@@ -170,15 +194,19 @@ class Planner:
         cutoff: datetime,
         name: str,
     ) -> KeyPlan | None:
-        kind = key_type(self._target)
-        key = key_of(self._target, equality)
+        kind, facts = key_type(self._target), self._target.facts
         bound = kind.at(cutoff)
-        index = index_serving(self._connection, self._target.facts, key, bound)
-        if index is None:
-            return None
-        probe = KeyProbe(self._target.facts, key, bound)
-        predicate = self._build(rules, self._cutoffs)
-        return KeyPlan(predicate, probe, index, kind, self._table_rows, name)
+        where = self._target.policy.where
+        # An index that holds only rows the policy's `where` is true for is the shorter way.
+        for only in (where, None) if where is not None else (None,):
+            key = replace(key_of(self._target, equality), where=only)
+            index = index_serving(self._connection, facts, key, bound)
+            if index is not None:
+                predicate = self._build(rules, self._cutoffs)
+                probe = KeyProbe(facts, key, bound)
+                entries = estimated_expired(self._connection, facts.identifier, key, bound, None)
+                return KeyPlan(predicate, probe, index, kind, self._table_rows, name, entries)
+        return None
 
     def _estimate(self, rule: ExpiryRule) -> int:
         key = key_of(self._target, rule)
@@ -187,3 +215,18 @@ class Planner:
         return estimated_expired(
             self._connection, self._target.facts.identifier, key, cutoff, where
         )
+
+    def _below(self) -> int:
+        latest = max(self._cutoffs[rule.reason] for rule in self._target.rules)
+        key, cutoff = key_of(self._target, None), key_type(self._target).at(latest)
+        return estimated_expired(self._connection, self._target.facts.identifier, key, cutoff, None)
+
+
+def _shared_out(total: int, parts: Mapping[str, int]) -> dict[str, int]:
+    """Return the parts in proportion, so that they add up to the total."""
+    left, weight = total, sum(parts.values())
+    shared = {}
+    for name, part in parts.items():
+        shared[name] = round(left * part / weight) if weight else 0
+        left, weight = left - shared[name], weight - part
+    return shared

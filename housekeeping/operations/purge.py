@@ -1,14 +1,13 @@
 """Delete or archive the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from housekeeping.engine.conducting import Begun, Conduct, stopped_event
+from housekeeping.engine.conducting import Begun, Conduct
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.planning import Plan, Planner
@@ -19,9 +18,9 @@ from housekeeping.engine.throttling import Hours, Throttle, throttled
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.aftercare import Aftercare
 from housekeeping.operations.closing import Closing, PurgeProgress
+from housekeeping.operations.dry_run import DryRun
 from housekeeping.operations.in_parts import Parts
 from housekeeping.operations.partition_steps import Steps
-from housekeeping.operations.rehearsal import CountingWindows, first_statement
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
@@ -271,44 +270,26 @@ class _Purge:
         )
 
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
-        """Walk the same windows with the same predicate, and count instead of deleting."""
-        progress.tally, looked = Tally(), None
+        tally, whole = Tally(), None
+        progress.tally = tally
         tables: tuple[Target, ...] = (target,)
         if target.in_parts:
             with self._looking():
-                looked = self._parts(target, progress).rehearse(progress.tally)
-            tables = looked.leaves
-            progress.warnings += looked.warnings
+                whole = self._parts(target, progress).rehearse(tally)
+            tables = whole.leaves
+            progress.warnings += whole.warnings
         planned = [(table, self._plan(table, now, progress)) for table in tables]
-        plan = looked.plan if looked else planned[0][1]
-        self._report.started(target.facts.label, plan, resumed=False)
-        reason, error = ended_by(
-            lambda: self._count(planned, progress), self._policy, self._request
-        )
-        found, closing = progress.tally, self._closing(target, progress)
-        shown = {
-            **plan.as_dict(),
-            f"would_{'archive' if target.layout else 'delete'}": found.rows,
-            "details": closing.details(found.counts),
-            "counted_all": reason is StopReason.EXHAUSTED,
-            "statement": "".join(
-                first_statement(self._connection, table, first, self._archive(table, now))
-                for table, first in planned[:1]
-            ),
-        }
-        stop = StopReason.ERROR if reason is StopReason.ERROR else StopReason.DRY_RUN
-        result = replace(closing.result(stop, error=error), plan=shown, dry_run=True)
-        self._around.events.publish(stopped_event(result))
-        return result
-
-    def _count(self, planned: Sequence[tuple[Target, Plan]], progress: PurgeProgress) -> StopReason:
-        flags, run_id = self._around.control, str(self._request.run_id)
-        for target, plan in planned:
-            store = WindowStore(self._connection, target, None)
-            walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-            loop = self._loop(
-                CountingWindows(store), progress, lambda: flags.objection(self._policy.task, run_id)
-            )
-            if (reason := loop.run(walks)) is not StopReason.EXHAUSTED:
-                return reason
-        return StopReason.EXHAUSTED
+        return DryRun(
+            connection=self._connection,
+            policy=self._policy,
+            request=self._request,
+            around=self._around,
+            target=target,
+            plan=whole.plan if whole else planned[0][1],
+            tables=planned,
+            whole=whole.whole if whole else (),
+            now=now,
+            report=self._report,
+            closing=self._closing(target, progress),
+            tally=tally,
+        ).run()

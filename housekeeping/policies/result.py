@@ -88,8 +88,16 @@ class RunResult:
     @property
     def success(self) -> bool:
         done = self.stop_reason in (StopReason.EXHAUSTED, StopReason.DRY_RUN)
-        counted_all = self.plan is None or self.plan.get("counted_all", True)
-        return done and bool(counted_all) and not self.left_behind and self.error is None
+        return done and not self._counted_partly and not self.left_behind and self.error is None
+
+    @property
+    def _counted_partly(self) -> bool:
+        """A dry run that began to count and was cut short; an estimate is all it set out to give."""
+        if self.plan is None:
+            return False
+        if "counted" in self.plan:
+            return bool(self.plan["counted"] == "partly")
+        return not self.plan.get("counted_all", True)
 
     @property
     def exit_code(self) -> int:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tasks.command_line.plan_text import plan_lines
+
 out = Console()
 err = Console(stderr=True)
 
@@ -116,7 +118,8 @@ def show_result(result: Mapping[str, Any]) -> None:
         if run.get("tables"):
             show_table("", TABLE_COLUMNS, [table_row(entry) for entry in run["tables"]])
         if run.get("plan"):
-            _show_plan(run["plan"])
+            for line in plan_lines(run["plan"]):
+                click.echo(line)
 
 
 RESULT_COLUMNS = ("operation", "policy", "stopped", "rows", "details", "batches", "seconds")
@@ -137,7 +140,8 @@ def result_row(run: Mapping[str, Any]) -> list[object]:
 
 def _planned(plan: Mapping[str, Any]) -> str:
     verb, rows = next((key, n) for key, n in plan.items() if key.startswith("would_"))
-    return f"{verb.replace('_', ' ')} {rows:,}"
+    about = {"estimate": "about ", "partly": "at least "}.get(plan.get("counted", ""), "")
+    return f"{verb.replace('_', ' ')} {about}{rows:,}"
 
 
 TABLE_COLUMNS = ("table", "done", "figures", "why")
@@ -164,22 +168,6 @@ def _figure(entry: Mapping[str, Any], key: str, value: object) -> str:
 
 def _reason(action: Mapping[str, Any]) -> str:
     return f"{action['reason']} ({action['told']})" if action.get("told") else str(action["reason"])
-
-
-def _show_plan(plan: Mapping[str, Any]) -> None:
-    if "walks" not in plan:
-        return
-    walks, indexes = ", ".join(plan["walks"]), ", ".join(plan["indexes"]) or "none"
-    click.echo(f"walk: {walks} ({plan['because']}); indexes in the age's order: {indexes}")
-    for whole in plan.get("whole_partitions", ()):
-        told = f"{whole['table']}, about {whole['rows']:,} rows, {whole['bytes'] / 1e6:,.1f} MB"
-        click.echo(f"goes whole: {told}: {whole['bounds']}")
-    for leaf in plan.get("by_rows", ()):
-        click.echo(f"by rows: {leaf}")
-    if not plan["counted_all"]:
-        click.echo("the count ended early: at least so many rows would go")
-    if plan["statement"]:
-        click.echo(f"statement: {plan['statement']}")
 
 
 def _text(cell: object) -> str:

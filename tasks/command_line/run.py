@@ -36,6 +36,9 @@ _ASK_FOR_WORKERS_AFTER_SECONDS = 5.0
 @click.argument("task")
 @click.option("--policy", help="Run this policy only. Default: every enabled one of the task.")
 @click.option("--dry-run", is_flag=True, help="Plan and count with the same code; change nothing.")
+@click.option(
+    "--exact", is_flag=True, help="With --dry-run: count every row, however long that takes."
+)
 @click.option("--inline", is_flag=True, help="Run in this process: no worker, no broker.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option(
@@ -49,6 +52,7 @@ def run(
     policy: str | None,
     *,
     dry_run: bool,
+    exact: bool,
     inline: bool,
     as_json: bool,
     limit: int | None,
@@ -56,7 +60,9 @@ def run(
 ) -> None:
     """Run TASK once, such as `occurrences.retention`, and show what it did."""
     name = task_name(task)
-    asked: Asked = {"dry_run": dry_run, "limit": limit, "confirmed": yes}
+    if exact and not dry_run:
+        raise click.UsageError("--exact counts rows in a dry run: give --dry-run as well")
+    asked: Asked = {"dry_run": dry_run, "limit": limit, "confirmed": yes, "exact": exact}
     with progress_lines(quiet=as_json) as lines:
         if inline:
             result = _inline(name, policy, lines, asked)

@@ -126,6 +126,7 @@ def test_a_run_beside_another_on_the_same_table_is_skipped_with_exit_3(
         (("runn", "tables.purge"), "Did you mean 'run'?"),
         ((*RUN, "--limit", "0"), "--limit"),
         ((*RUN, "--dryrun"), "--dry-run"),
+        ((*RUN, "--exact"), "--dry-run"),
         (("run",), "TASK"),
         (("history", "--since", "soon"), "--since"),
         (("stop", "no-such-run"), "no run 'no-such-run'"),

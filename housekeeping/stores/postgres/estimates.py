@@ -1,6 +1,6 @@
 """What the planner expects, and which index serves an order: EXPLAIN says, never count(*)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg2 import sql
@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.ranges import Key
-from housekeeping.stores.postgres.statement import Statement, execute, raw
+from housekeeping.stores.postgres.statement import Statement, execute, identifier, raw
 
 _CORRELATION = Statement(
     "estimate.correlation",
@@ -71,6 +71,21 @@ def estimated_expired(
     if where is not None:
         condition = sql.SQL("{} AND (\n{}\n)").format(condition, raw(where))
     return estimated_rows(connection, table, condition, {**key.values, "cutoff": cutoff})
+
+
+def estimated_where(connection: Connection, facts: TableFacts, where: str) -> int:
+    """Return how many rows the planner expects to meet a user's expression, whatever their age."""
+    return estimated_rows(connection, facts.identifier, sql.SQL("(\n{}\n)").format(raw(where)))
+
+
+def estimated_among(
+    connection: Connection, facts: TableFacts, column: str, values: Sequence[object]
+) -> int:
+    """Return how many rows the planner expects to have one of the values, whatever their age."""
+    condition = sql.SQL("{} = ANY(ARRAY[{}])").format(
+        identifier(column), sql.SQL(", ").join(sql.Literal(value) for value in values)
+    )
+    return estimated_rows(connection, facts.identifier, condition)
 
 
 def correlation(connection: Connection, facts: TableFacts, column: str) -> float | None:

@@ -82,12 +82,18 @@ class Key:
     """as format_type writes it; bounds travel as text, so that -infinity arrives too"""
     column: str | None = None
     value: str | int | bool | None = None
+    where: str | None = None
+    """the policy's own expression, where a partial index holds only rows it is true for"""
 
     @property
     def equality(self) -> sql.Composable:
-        if self.column is None:
-            return sql.SQL("")
-        return sql.SQL("{} = %(equals)s AND ").format(identifier(self.column))
+        """What stands before the key in every condition: with it, the index needs no filter."""
+        tests: sql.Composable = sql.SQL("")
+        if self.column is not None:
+            tests = sql.SQL("{} = %(equals)s AND ").format(identifier(self.column))
+        if self.where is not None:
+            tests = sql.SQL("{}(\n{}\n) AND ").format(tests, raw(self.where))
+        return tests
 
     @property
     def values(self) -> Mapping[str, Any]:

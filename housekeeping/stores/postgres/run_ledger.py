@@ -59,6 +59,18 @@ _CLOSE_ABANDONED = Statement(
         """
     ),
 )
+_WORKED = Statement(
+    "ledger.worked",
+    sql.SQL(
+        """
+        SELECT total, (result #>> '{phases,delete}')::float8 + (result #>> '{phases,commit}')::float8
+        FROM housekeeping.run
+        WHERE target = %(target)s AND operation = %(operation)s AND policy = %(policy)s
+          AND total >= %(least)s AND result #> '{phases,commit}' IS NOT NULL
+        ORDER BY started_at DESC LIMIT %(runs)s
+        """
+    ),
+)
 _HISTORY = Statement(
     "ledger.history",
     sql.SQL(
@@ -147,6 +159,15 @@ def abandoned_runs(connection: Connection, target: str, but: UUID) -> list[UUID]
 def close_abandoned(connection: Connection, run_id: UUID, total: int, batches: int) -> None:
     """End a dead run's row with what its windows committed."""
     execute(connection, _CLOSE_ABANDONED, id=str(run_id), total=total, batches=batches)
+
+
+def worked(
+    connection: Connection, operation: str, policy: str, target: str, *, least: int, runs: int
+) -> list[tuple[int, float]]:
+    """Return rows and seconds worked of a policy's last runs that removed at least so many rows."""
+    asked = {"operation": operation, "policy": policy, "target": target}
+    found = execute(connection, _WORKED, **asked, least=least, runs=runs)
+    return [(int(total), float(seconds)) for total, seconds in found]
 
 
 def history(

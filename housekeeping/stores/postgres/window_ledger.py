@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from psycopg2 import sql
@@ -111,6 +112,10 @@ _REMEMBER = Statement(
         """
     ),
 )
+_SIZES = Statement(
+    "ledger.remembered_sizes",
+    sql.SQL("SELECT sizes FROM housekeeping.target WHERE relation = %(relation)s"),
+)
 _PRUNE = Statement(
     "ledger.prune",
     sql.SQL(
@@ -151,7 +156,16 @@ def take_fence(connection: Connection, relation: str, run_id: UUID) -> tuple[int
     A run with an older number can't commit another window from here on, whatever Redis told it.
     """
     fence, sizes = execute(connection, _TAKE, relation=relation, run_id=str(run_id)).one()
-    return int(fence), {str(walk): int(size) for walk, size in sizes.items()}
+    return int(fence), _sizes(sizes)
+
+
+def remembered_sizes(connection: Connection, relation: str) -> dict[str, int]:
+    """Return the window sizes former runs on a table ended with, by walk; reads only."""
+    return _sizes(execute(connection, _SIZES, relation=relation).scalar() or {})
+
+
+def _sizes(stored: Mapping[str, Any]) -> dict[str, int]:
+    return {str(walk): int(size) for walk, size in stored.items()}
 
 
 @dataclass(frozen=True)

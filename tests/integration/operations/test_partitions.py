@@ -100,7 +100,7 @@ def test_the_console_shows_a_plan_with_its_partitions(
     shown = capsys.readouterr().out
     assert "goes whole: public.events_9, about 10 rows" in shown
     assert "by rows: public.events_3" in shown
-    assert "statement: /* housekeeping.purge.delete */ DELETE FROM" in shown
+    assert "    /* housekeeping.purge.delete */ DELETE FROM" in shown
 
 
 def test_a_whole_partition_writes_next_to_no_wal(database: Database, around: Surroundings) -> None:

@@ -93,3 +93,28 @@ def test_cutoffs_and_phases_are_written_for_machines() -> None:
     shape = result.as_dict()
     assert shape["cutoffs"] == {"expired": "2026-01-02T00:00:00+00:00"}
     assert shape["phases"]["probe"] == 0.1235
+
+
+@pytest.mark.parametrize(
+    ("plan", "success"),
+    [
+        ({"counted": "exact", "counted_all": True}, True),
+        ({"counted": "estimate", "counted_all": False}, True),
+        ({"counted": "partly", "counted_all": False}, False),
+        ({"counted_all": False}, False),
+        ({}, True),
+    ],
+)
+def test_a_dry_run_is_a_success_unless_its_count_was_cut_short(
+    plan: dict[str, object], *, success: bool
+) -> None:
+    told = RunResult(
+        operation="tables.purge",
+        policy="p",
+        run_id="r",
+        stop_reason=StopReason.DRY_RUN,
+        dry_run=True,
+        plan=plan,
+    )
+
+    assert told.success is success
