@@ -173,11 +173,11 @@ def test_the_time_budget_is_every_workers(filled: Database, around: Surroundings
     with crew(around) as helpers:
         result = run_shared(policy_on(filled, pace=pace), around, helpers)
         begun = time.monotonic()
-        shared = [each.result(10) for each in helpers.shares]
+        for each in helpers.shares:
+            each.result(10)
 
     assert time.monotonic() - begun < 6
     assert result.stop_reason is StopReason.TIME_BUDGET
-    assert shared[0].ended != "exhausted"
     assert result.total == ledger_rows(filled) == EXPIRED + KEPT - filled.count("events")
 
 
