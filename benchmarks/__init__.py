@@ -8,6 +8,7 @@ stage.py            the servers, the table, and a fresh copy of it for every con
 contenders.py       one raw DELETE, the loop everybody writes, and a real run of ours
 contest.py          the contenders in turn, several rounds
 steadiness.py       windows of one size: does the last take longer than the first?
+workers.py          one worker, and two that share the run, each a process of its own
 memory.py           peak memory of a process that deletes N rows, and four times as many
 nothing_expired.py  what a run costs a database of 10 M rows when nothing is due
 beside_pgbench.py   what a busy application feels of it; a program of its own

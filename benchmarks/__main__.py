@@ -10,8 +10,9 @@ from benchmarks.figures import Figure, table_of
 from benchmarks.memory import memory
 from benchmarks.nothing_expired import nothing_expired
 from benchmarks.partitions import partitions
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, Table
 from benchmarks.steadiness import WINDOWS, of_the_loop, steadiness
+from benchmarks.workers import workers
 
 FULL_ROWS = 2_000_000
 BUSY = 0.5
@@ -50,15 +51,22 @@ def _measure(stage: Stage, options: argparse.Namespace) -> list[Figure]:
     print(f"\nbatches of one size, {WINDOWS} and more of them", flush=True)
     figures += steadiness(stage, table, options.rounds)
     figures += of_the_loop(table, alone[contest.LOOP][-1], beside[contest.LOOP][-1])
-    print("\nthe same rows, archived by each", flush=True)
-    figures += archiving(stage, table, options.rounds, options.loop_seconds)
-    print("\na whole partition", flush=True)
-    figures += partitions(stage, options.rounds)
+    figures += _further(stage, table, loose, options)
     print("\nmemory", flush=True)
     figures += memory(stage, table)
     if not options.skip_ten_million:
         print("\nnothing expired", flush=True)
         figures.append(nothing_expired(stage))
+    return figures
+
+
+def _further(stage: Stage, table: Table, loose: Table, options: argparse.Namespace) -> list[Figure]:
+    print("\nthe same rows, archived by each", flush=True)
+    figures = archiving(stage, table, options.rounds, options.loop_seconds)
+    print("\na whole partition", flush=True)
+    figures += partitions(stage, options.rounds)
+    print("\nthe same rows, by one worker and by two", flush=True)
+    figures.append(workers(stage, loose, options.rounds))
     return figures
 
 

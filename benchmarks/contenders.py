@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from benchmarks.stage import Table, session
-from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.run import Recruit, Request, Surroundings
 from housekeeping.operations.purge import purge
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
@@ -100,12 +100,13 @@ def run(
     pace: Pace | None = None,
     archive: ArchiveTo | None = None,
     partitions: PartitionCare = PartitionCare(),  # noqa: B008 - frozen
+    recruit: Recruit | None = None,
 ) -> RunResult:
     """Purge or archive a table. Raises RuntimeError when the run did not go through all of it."""
-    plain = _policy(table, keep_for, pace or Pace(duty=1.0))
+    plain = policy_on(table, keep_for, pace or Pace(duty=1.0))
     policy = replace(plain, archive=archive, partitions=partitions)
     with redis_at(redis_url) as redis:
-        around = Surroundings(redis, events=EventStream([listen]))
+        around = Surroundings(redis, events=EventStream([listen]), recruit=recruit)
         result = purge(policy, Request(run_by="benchmarks", walker=walker), around)
     if result.stop_reason is not StopReason.EXHAUSTED:
         msg = f"the run on {table.name} ended as {result.stop_reason.value}: {result.error}"
@@ -115,12 +116,13 @@ def run(
 
 def purged(table: Table, redis_url: str, pace: Pace) -> int:
     """Purge a table at a pace for as long as its time budget; return the rows that went."""
-    policy = _policy(table, table.keep_for(), pace)
+    policy = policy_on(table, table.keep_for(), pace)
     with redis_at(redis_url) as redis:
         return purge(policy, Request(run_by="benchmarks"), Surroundings(redis)).total
 
 
-def _policy(table: Table, keep_for: timedelta, pace: Pace) -> PurgePolicy:
+def policy_on(table: Table, keep_for: timedelta, pace: Pace) -> PurgePolicy:
+    """Return what a run of ours is told; the same in every process that shares it."""
     return PurgePolicy(
         operation="tables.purge",
         name="benchmark",

@@ -77,6 +77,8 @@ class PolicySettings(Switched):
     `health`: from where on the database is too busy for this policy; over `[health]` of all.
     `vacuum_after_rows`: a table that lost so many rows in a run is vacuumed and analyzed after it;
     left out or false, never.
+    `workers`: at most so many workers share a run along the heap, 1 to 64; each keeps to `duty`.
+    `split_above_rows`: only a run of which the planner expects so many rows to go is shared.
     """
 
     where: Expression | None = None
@@ -88,6 +90,8 @@ class PolicySettings(Switched):
     batch_rows: Annotated[int, whole(1, 1_000_000)] = 2_000
     health: HealthSettings | None = None
     vacuum_after_rows: RowsOrNever = None
+    workers: Annotated[int, whole(1, 64)] = 1
+    split_above_rows: Annotated[int, whole(1)] = 1_000_000
 
     def pace(self, lease_ttl: timedelta) -> Pace:
         """Return how gently the engine goes; `lease_ttl` is the whole installation's."""
@@ -101,4 +105,6 @@ class PolicySettings(Switched):
             first_window_rows=self.batch_rows,
             health=self.health.limits() if self.health else HealthLimits(),
             only_between=self.hours,
+            workers=self.workers,
+            split_above_rows=self.split_above_rows,
         )

@@ -71,6 +71,8 @@ class Suite(Section):
     `visibility_timeout`: after how long a dead worker's task is handed out again; 2s to 24h.
     `lease_ttl`: how long a dead worker's lease blocks the next run; 1s to 24h.
     `health`: from where on a database is too busy; a policy's own keys win.
+    `max_workers_per_database`: at most so many runs, and workers that share one, work on one
+    database at once; 1 to 1,000.
     """
 
     redis_url: RedisUrl
@@ -84,6 +86,7 @@ class Suite(Section):
     visibility_timeout: Annotated[Duration, between(2 * _SECOND, _DAY)] = 60 * _SECOND
     lease_ttl: Annotated[Duration, between(_SECOND, _DAY)] = 30 * _SECOND
     health: HealthSettings | None = None
+    max_workers_per_database: Annotated[int, whole(1, 1_000)] = 2
     milvaion: Milvaion | None = None
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
     archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)

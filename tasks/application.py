@@ -7,7 +7,7 @@ from tasks.visibility import VisibilityHeartbeat
 
 TASK_MODULES = ("tasks.occurrences", "tasks.dead_letters", "tasks.tables", "tasks.database")
 
-app = Celery("housekeeping", include=[*TASK_MODULES, "beat_schedule"])
+app = Celery("housekeeping", include=[*TASK_MODULES, "tasks.shards", "beat_schedule"])
 app.config_from_object("tasks.configuration:celery_settings")
 app.steps["consumer"].add(VisibilityHeartbeat)
 

@@ -12,6 +12,7 @@ import click
 import settings
 from housekeeping.policies.errors import EXIT_CONFIGURATION, ConfigurationRefused
 from settings import Suite
+from tasks.recruiting import SHARE
 
 _WIND_UP_SECONDS = 300  # between a run's own time budget and the limit that ends it from outside
 _HARD_AFTER_SOFT_SECONDS = 60
@@ -162,6 +163,8 @@ def _limits(suite: Suite) -> dict[str, dict[str, float]]:
     for policy in suite.all_policies():
         budget = policy.pace.time_budget.total_seconds()
         budgets[policy.task] = budgets.get(policy.task, 0) + budget
+        if policy.pace.workers > 1:
+            budgets[SHARE] = max(budgets.get(SHARE, 0), budget)
     return {
         task: {
             "soft_time_limit": budget + _WIND_UP_SECONDS,

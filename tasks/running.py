@@ -10,7 +10,7 @@ from celery import Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 
-from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.run import Recruit, Request, Surroundings
 from housekeeping.policies.errors import (
     ConfigurationRefused,
     HousekeepingError,
@@ -26,6 +26,7 @@ from tasks.configuration import RETRY_DELAY_SECONDS, current_suite
 from tasks.metrics import count_event
 from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
+from tasks.recruiting import Recruiter
 from tasks.results import RunFailed, combined
 from tasks.second_deliveries import put_off
 
@@ -57,7 +58,7 @@ def perform(
     while its run goes on elsewhere is put off, as often as it takes.
     """
     with CeleryProgress(task) as progress:
-        around = surroundings((log_event, count_event, progress))
+        around = surroundings((log_event, count_event, progress), Recruiter(task.app))
         run = OPERATIONS[operation].run
         try:
             results, errors = each_policy(
@@ -128,7 +129,7 @@ def perform_inline(
     return results
 
 
-def surroundings(subscribers: Iterable[Subscriber]) -> Surroundings:
+def surroundings(subscribers: Iterable[Subscriber], recruit: Recruit | None = None) -> Surroundings:
     """Return what a run needs from outside, from this process's settings."""
     suite = current_suite()
     ledger = suite.database_url.reveal() if suite.database_url else None
@@ -136,6 +137,8 @@ def surroundings(subscribers: Iterable[Subscriber]) -> Surroundings:
         redis=connect(suite.redis_url.reveal()),
         ledger_url=ledger,
         events=EventStream(subscribers, passing=(SoftTimeLimitExceeded,)),
+        recruit=recruit,
+        workers_per_database=suite.max_workers_per_database,
     )
 
 

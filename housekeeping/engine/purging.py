@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +23,7 @@ from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.windows import FenceBusy, WindowOutcome
 
 _log = logging.getLogger("housekeeping.purge")
+Done = TypeVar("Done")
 
 _FENCE_PATIENCE_SECONDS = 10.0  # a stale batch ends within its statement_timeout of 5 s
 _FENCE_STEP_SECONDS = 0.1
@@ -110,7 +111,7 @@ class PurgeLoop:
     def run(self, walks: Sequence[Walk]) -> StopReason:
         """Clear the windows of the walks in order; return why it ended.
 
-        Raises LeaseLost, ConnectionLost, and the DBAPIError no smaller window would cure.
+        Raises LeaseLost, ShardTaken, ConnectionLost, and the DBAPIError no smaller window would cure.
         """
         for walk in walks:
             reason = self._clear_walk(walk)
@@ -187,18 +188,25 @@ class PurgeLoop:
         return outcome, (part,) if outcome.unfinished else ()
 
     def _delete(self, walk: Walk, part: _Part, done_to: str | None) -> WindowOutcome:
+        return self._patiently(
+            walk,
+            lambda: self._windows.delete(
+                self.tally.number + 1,
+                walk.name,
+                part.range,
+                walk.predicate,
+                How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
+                done_to=done_to,
+            ),
+        )
+
+    def _patiently(self, walk: Walk, act: Callable[[], Done]) -> Done:
+        """Do something under the table's fence once a batch of somebody else has ended."""
         patience = self._clock.monotonic() + _FENCE_PATIENCE_SECONDS
         while True:
             try:
                 with self._throttle.window():
-                    return self._windows.delete(
-                        self.tally.number + 1,
-                        walk.name,
-                        part.range,
-                        walk.predicate,
-                        How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
-                        done_to=done_to,
-                    )
+                    return act()
             except FenceBusy:
                 if self._clock.monotonic() >= patience:
                     raise LeaseLost(
@@ -260,7 +268,10 @@ class PurgeLoop:
 
     def _pass(self, walk: Walk, part: _Part, cause: str) -> None:
         self.tally.number += 1
-        self._windows.record_passed(self.tally.number, walk.name, part.range, cause)
+        number = self.tally.number
+        self._patiently(
+            walk, lambda: self._windows.record_passed(number, walk.name, part.range, cause)
+        )
         self.tally.left_behind += 1
         self.tally.refusing += 1
         self._report.passed(part.range, cause, 1)

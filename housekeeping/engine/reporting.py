@@ -77,16 +77,24 @@ class RunReport:
             )
         )
 
+    def awaiting(self, cause: str, rows: int, fraction: float) -> None:
+        """Tell that the run has nothing to do but wait, and how far it is."""
+        self._done, self._percent_done = rows, self._percent(rows, fraction)
+        self._wait_for(cause, 0.0)
+
     def _percent(self, rows: int, fraction: float | None) -> int:
         if fraction is None or self._in_parts:
             fraction = rows / max(1, self._estimate)
         return min(_ALMOST, int(100 * fraction))
 
     def waiting(self, reading: Reading, seconds: float) -> None:
+        self._wait_for(f"{reading.signal}: {reading.reason}", seconds)
+
+    def _wait_for(self, cause: str, seconds: float) -> None:
         self._events.publish(
             RunWaiting(
                 **self._who,
-                cause=f"{reading.signal}: {reading.reason}",
+                cause=cause,
                 seconds=round(seconds, 4),
                 done=self._done,
                 estimate=max(self._estimate, self._done),

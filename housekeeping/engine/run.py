@@ -1,6 +1,6 @@
 """What every run shares, whatever it works on: who asked, the lease, the ledger row."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from housekeeping.engine.pacing import Clock, Rest, SystemClock
 from housekeeping.policies.events import EventStream, RunWaiting
 from housekeeping.policies.pace import Pace
+from housekeeping.policies.policy import Policy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger, ledger_missing
@@ -56,6 +57,10 @@ class Request:
     """`heap` or `index` instead of the planner's choice; for measurements"""
 
 
+Recruit = Callable[[Policy, UUID, int], None]
+"""Asks so many other workers to share a run. They may come late, or never: nobody waits for them."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a run needs from outside."""
@@ -65,6 +70,10 @@ class Surroundings:
     """the housekeeping database; None keeps runs in the target's own"""
     events: EventStream = field(default_factory=EventStream)
     clock: Clock = field(default_factory=SystemClock)
+    recruit: Recruit | None = None
+    """None where nobody could come: then no run is split"""
+    workers_per_database: int = 2
+    """at most so many runs, and workers that share one, work on one database at once"""
 
     @property
     def control(self) -> Control:

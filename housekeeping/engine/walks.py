@@ -41,25 +41,20 @@ class Walk(Protocol):
         """Return how much of the walk is behind us, 0 to 1; None when only the rows tell."""
 
 
-class HeapWalk:
-    """From the first block to the last one; its end is looked up once more when it is reached."""
+class BlockWalk:
+    """From one block of the heap to another."""
 
-    def __init__(self, plan: HeapPlan, filenode: int, blocks_now: Callable[[], int]) -> None:
-        self._filenode = filenode
-        self._blocks_now: Callable[[], int] | None = blocks_now
+    def __init__(self, plan: HeapPlan, first: int, end: int) -> None:
         self.name = plan.name
         self.predicate = plan.predicate
         self.rows_per_unit = max(plan.rows, 1) / max(plan.blocks, 1)
-        self._blocks = plan.blocks
-        self._at = 0
+        self._at = first
+        self._end = end
 
     def next(self, size: int) -> Range | None:
-        if self._at >= self._blocks and self._blocks_now is not None:
-            # Once: rows that were updated meanwhile may have moved behind the former end.
-            self._blocks, self._blocks_now = max(self._blocks, self._blocks_now()), None
-        if self._at >= self._blocks:
+        if self._at >= self._end:
             return None
-        first, self._at = self._at, min(self._blocks, self._at + size)
+        first, self._at = self._at, min(self._end, self._at + size)
         return HeapRange.blocks(first, self._at)
 
     def divide(self, window: Range) -> tuple[Range, ...]:
@@ -71,15 +66,36 @@ class HeapWalk:
         return max(1, window.upper.block - window.lower.block)
 
     def position(self) -> str | None:
+        return str(self._at)
+
+    def skip_to(self, position: str) -> None:
+        self._at = int(position)
+
+    def fraction(self) -> float | None:
+        return self._at / max(1, self._end)
+
+
+class HeapWalk(BlockWalk):
+    """From the first block to the last one; its end is looked up once more when it is reached."""
+
+    def __init__(self, plan: HeapPlan, filenode: int, blocks_now: Callable[[], int]) -> None:
+        super().__init__(plan, 0, plan.blocks)
+        self._filenode = filenode
+        self._blocks_now: Callable[[], int] | None = blocks_now
+
+    def next(self, size: int) -> Range | None:
+        if self._at >= self._end and self._blocks_now is not None:
+            # Once: rows that were updated meanwhile may have moved behind the former end.
+            self._end, self._blocks_now = max(self._end, self._blocks_now()), None
+        return super().next(size)
+
+    def position(self) -> str | None:
         return f"{self._filenode}:{self._at}"
 
     def skip_to(self, position: str) -> None:
         filenode, _, block = position.partition(":")
         if filenode == str(self._filenode):  # else it was rewritten between the attempts
             self._at = int(block)
-
-    def fraction(self) -> float | None:
-        return self._at / max(1, self._blocks)
 
 
 class KeyWalk:

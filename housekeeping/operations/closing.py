@@ -16,13 +16,15 @@ from housekeeping.engine.run import Request
 from housekeeping.engine.throttling import Waited
 from housekeeping.operations.partition_result import ESTIMATED, PARTITION_KEYS, partition_entries
 from housekeeping.operations.partition_steps import DETACHED
-from housekeeping.policies.errors import StoreUnreachable
+from housekeeping.policies.errors import LeaseLost, StoreUnreachable
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.cutoffs import database_now
+from housekeeping.stores.postgres.fencing import fenced
 from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.preflight import Target
+from housekeeping.stores.postgres.split_ledger import Split, close_split, prune_splits
 from housekeeping.stores.postgres.window_ledger import (
     Summary,
     WindowLedger,
@@ -46,6 +48,12 @@ class PurgeProgress:
     partitions: tuple[Mapping[str, Any], ...] = ()
     """what became of each partition; read when the run ends"""
     waited: Waited = field(default_factory=Waited)
+    split: Split | None = None
+    """how an earlier attempt cut the run into ranges that several workers share"""
+    shared: bool = False
+    """whether it is cut, by whichever attempt"""
+    workers: int = 1
+    """how many took part; told when it ends"""
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,12 @@ class Closing:
         """Sum the committed windows up, on a new connection where the old one is gone."""
         try:
             return self._summed_up(connection, reason, error)
-        except SQLAlchemyError:
+        except (SQLAlchemyError, LeaseLost):
             _log.warning("%s: the run's connection is gone; asking on a new one", self.policy.name)
         try:
             with connected(self.policy.database_url, "hk:ledger") as another:
                 return self._summed_up(another, reason, error)
-        except (SQLAlchemyError, StoreUnreachable) as gone:
+        except (SQLAlchemyError, LeaseLost, StoreUnreachable) as gone:
             told = f"{error or 'the run ended'}; its windows could not be summed up: {gone}"
             return self.result(StopReason.ERROR, error=told)
 
@@ -107,6 +115,7 @@ class Closing:
             tables=(*self.progress.partitions, *_dated_tables(summary)),
             waits=self.progress.waited.as_dict(),
             error=error if failed else None,
+            workers=self.progress.workers,
         )
 
     def details(self, counts: Mapping[str, int]) -> dict[str, int]:
@@ -118,6 +127,10 @@ class Closing:
     def _summed_up(
         self, connection: Connection, reason: StopReason, error: str | None
     ) -> RunResult:
+        if self.progress.shared:
+            # From here on no worker can commit another window, so the sums below are final.
+            with fenced(connection, self.target.facts, self.policy.pace):
+                self.progress.workers = close_split(connection, self.request.run_id)
         with guarded(connection, self.policy.pace, any_plan=True):
             summary = summary_of(connection, self.request.run_id)
             if self.progress.ledger is not None and self.progress.tally is not None:
@@ -140,6 +153,7 @@ class Closing:
         try:
             with guarded(connection, self.policy.pace, any_plan=True):
                 prune_windows(connection)
+                prune_splits(connection)
         except SQLAlchemyError as error:
             _log.warning("windows older than 90 days could not be forgotten yet: %s", error)
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.conducting import Begun, Conduct
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
+from housekeeping.engine.places import placed
 from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import PurgeLoop, Tally, Windows
 from housekeeping.engine.reporting import RunReport
@@ -21,17 +22,20 @@ from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.dry_run import DryRun
 from housekeeping.operations.in_parts import Parts
 from housekeeping.operations.partition_steps import Steps
+from housekeeping.operations.splitting import SharedRun
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archive_indexes import build_indexes
-from housekeeping.stores.postgres.archiving import Archive
+from housekeeping.stores.postgres.archiving import archive_of
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
+from housekeeping.stores.postgres.shard_ledger import ShardLedger
+from housekeeping.stores.postgres.split_ledger import find_split
 from housekeeping.stores.postgres.window_ledger import WindowLedger
 from housekeeping.stores.postgres.windows import WindowStore
 
@@ -138,6 +142,13 @@ class _Purge:
         if (closed := self._hours.closed()) is not None:
             progress.waited.ended_for = closed
             return StopReason.THROTTLED
+        run_id = str(self._request.run_id)
+        with placed(self._policy, run_id, self._around, begun.objection) as refused:
+            return refused or self._delete_in_place(target, now, progress, begun)
+
+    def _delete_in_place(
+        self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
+    ) -> StopReason:
         run_id = self._request.run_id
         writer = become_writer(self._connection, target.facts, run_id, self._policy.pace)
         # Only now can no older run commit another window, so their sums are final.
@@ -164,20 +175,35 @@ class _Purge:
         leaf: bool = False,
     ) -> StopReason:
         """Clear the windows of one table, which may be a leaf of the one the run is on."""
-        assert progress.tally is not None
-        plan = self._plan(target, now, progress)
-        walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-        if begun.resumed:
-            walks = self._skip_done(walks, progress)
+        assert progress.ledger is not None
+        if begun.resumed and not leaf:
+            with self._looking():
+                progress.split = find_split(self._connection, self._request.run_id)
+        planned_at = now if progress.split is None else progress.split.planned_at
+        plan = self._plan(target, planned_at, progress)
+        archive = archive_of(target, self._request.run_id, planned_at)
+
+        def store(ledger: WindowLedger | ShardLedger) -> WindowStore:
+            return WindowStore(self._connection, target, ledger, archive)
+
+        shared = SharedRun(
+            self._connection, self._policy, self._request, self._around, self._budget,
+            target, begun, progress, self._report, store,
+        )  # fmt: skip
+        in_ranges = not leaf and shared.begin(planned_at)
         if not leaf:
             self._report.started(target.facts.label, plan, resumed=begun.resumed)
-        archive = self._archive(target, now)
-        store = WindowStore(self._connection, target, progress.ledger, archive)
         with throttled(
             self._policy, self._around, self._connection, target.tables, self._hours,
             begun.objection, self._report, progress.waited,
         ) as throttle:  # fmt: skip
-            return self._loop(store, progress, begun.objection, throttle).run(walks)
+            if in_ranges:
+                return shared.run(throttle)
+            walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
+            if begun.resumed:
+                walks = self._skip_done(walks, progress)
+            windows = store(progress.ledger)
+            return self._loop(windows, progress, begun.objection, throttle).run(walks)
 
     def _in_parts(
         self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
@@ -212,16 +238,11 @@ class _Purge:
         limited = self._request.limit is not None or self._policy.pace.row_budget is not None
         return Parts(self._connection, target, progress.cutoffs, limited=limited)
 
-    def _archive(self, target: Target, now: datetime) -> Archive | None:
-        if target.layout is None:
-            return None
-        return Archive(target, target.layout, self._request.run_id, now)
-
     def _plan(self, target: Target, now: datetime, progress: PurgeProgress) -> Plan:
+        # What was cut into stretches of the heap goes on along the heap.
+        walker = self._request.walker if progress.split is None else "heap"
         with self._looking():
-            progress.plan = Planner(
-                self._connection, target, now, progress.cutoffs, self._request.walker
-            ).plan()
+            progress.plan = Planner(self._connection, target, now, progress.cutoffs, walker).plan()
         if progress.tally is not None:
             progress.tally.phases.probe += self._around.clock.monotonic() - self._probing_since
         return progress.plan

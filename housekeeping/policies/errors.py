@@ -142,6 +142,13 @@ class LeaseTaken(LeaseLost):
     """
 
 
+class ShardTaken(HousekeepingError):
+    """Range {number} of {target} was taken over by another worker.
+
+    Nothing after our last committed window in it was changed; the other worker goes on from there.
+    """
+
+
 class TableRewritten(HousekeepingError):
     """{table} was rewritten while a run walked it (VACUUM FULL, CLUSTER, a change of type).
 

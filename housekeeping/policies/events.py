@@ -4,7 +4,8 @@
     housekeeping.window.committed  after every transaction that counted
     housekeeping.window.shrunk     a window did not fit its time and was halved
     housekeeping.window.passed     rows stayed: another session holds them, or they refuse to go
-    housekeeping.run.waiting       for a lost worker's lease, or until the database is well again
+    housekeeping.run.waiting       for a lost worker's lease, for a place on the database or for other
+                                   workers, or until the database is well again
     housekeeping.run.paced         once per change: a health signal slows the run, stops it, clears
     housekeeping.step.progress     how far a VACUUM, ANALYZE or REINDEX is
     housekeeping.step.ended        after each of them, however it ended

@@ -20,6 +20,8 @@ class Pace:
     `first_window_rows`: rows the first window aims at, before anything was measured.
     `health`: from where on the database is too busy for us.
     `only_between`: the maintenance window outside of which a run does not work; None is always.
+    `workers`: at most so many share a run; 1 never splits it.
+    `split_above_rows`: a run is split from so many rows on that the planner expects to go.
     """
 
     batch_target: timedelta = timedelta(milliseconds=250)
@@ -31,6 +33,8 @@ class Pace:
     first_window_rows: int = 2_000
     health: HealthLimits = field(default_factory=HealthLimits)
     only_between: MaintenanceHours | None = None
+    workers: int = 1
+    split_above_rows: int = 1_000_000
 
     @property
     def statement_timeout(self) -> timedelta:

@@ -81,6 +81,8 @@ class RunResult:
     error: str | None = None
     tables: tuple[Mapping[str, Any], ...] = ()
     """one entry a table, for operations that work on several: its name, what was done, figures"""
+    workers: int = 1
+    """how many shared the run; told where it was more than one"""
 
     waits: Mapping[str, float] = field(default_factory=dict)
     """seconds a run was stopped or slowed down, by the health signal it was for"""
@@ -131,6 +133,7 @@ class RunResult:
             error=shape.get("error"),
             tables=tuple(shape.get("tables", ())),
             waits=shape.get("waits", {}),
+            workers=shape.get("workers", 1),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,6 +160,8 @@ class RunResult:
             shape["waits"] = dict(self.waits)
         if self.tables:
             shape["tables"] = [dict(table) for table in self.tables]
+        if self.workers > 1:
+            shape["workers"] = self.workers
         if self.plan is not None:
             shape["plan"] = dict(self.plan)
         if self.error is not None:

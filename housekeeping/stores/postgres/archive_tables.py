@@ -49,6 +49,11 @@ _OF_SOURCES = Statement(
         """
     ),
 )
+_ALONE = Statement(
+    "archive.alone",
+    # Under another prefix than the fence: several workers may meet a month for the first time at once.
+    sql.SQL("SELECT pg_advisory_xact_lock((26732::bigint << 32) | %(oid)s::bigint)"),
+)
 _ENTER = Statement(
     "archive.enter",
     sql.SQL(
@@ -69,10 +74,15 @@ _COUNT = Statement(
     "archive.count",
     sql.SQL(
         """
+        -- In one order, so that two workers of one run never wait for each other in a circle.
+        WITH mine AS MATERIALIZED (
+            SELECT relation FROM housekeeping.archive_table
+            WHERE relation = ANY(%(relations)s) AND dropped_at IS NULL
+            ORDER BY relation FOR NO KEY UPDATE)
         UPDATE housekeeping.archive_table t
         SET rows = t.rows + moved.rows, last_row_at = clock_timestamp()
-        FROM unnest(%(relations)s::text[], %(rows)s::bigint[]) AS moved (relation, rows)
-        WHERE t.relation = moved.relation AND t.dropped_at IS NULL
+        FROM unnest(%(relations)s::text[], %(rows)s::bigint[]) AS moved (relation, rows), mine
+        WHERE t.relation = moved.relation AND t.relation = mine.relation
         """
     ),
 )
@@ -142,6 +152,7 @@ def prepare(
     Inside a transaction. Raises PolicyRefused for a table that is not ours or whose type differs.
     """
     tables = dated_tables(layout, period)
+    execute(connection, _ALONE, oid=layout.parts[0].source.oid)
     labels = [table.label for table in tables]
     known = {row[0]: row[1] for row in execute(connection, _KNOWN, relations=labels)}
     for table in {table.label: table for table in tables}.values():

@@ -141,6 +141,11 @@ class Archive:
         return named in ours
 
 
+def archive_of(target: Target, run_id: UUID, now: datetime) -> Archive | None:
+    """Return what a run on a target moves its rows with; None where it deletes."""
+    return None if target.layout is None else Archive(target, target.layout, run_id, now)
+
+
 def _patient(pace: Pace) -> Pace:
     """Return a pace for DDL on tables nobody but us writes to: a reader may hold one for a while."""
     return replace(pace, lock_timeout=max(pace.lock_timeout, timedelta(seconds=2)))

@@ -6,9 +6,20 @@ target              one row a table: the fence number of the run that may write,
 archive_table       one row a dated table of ours, its rows counted as they were moved
 detached_partition  one row a partition we took out of its table, and what became of it
 rebuild             one row a REINDEX CONCURRENTLY, before it begins: what it leaves is ours
+split               one row a run that several workers share: what each of them has to know
+shard               one row a disjoint range of such a run: who works on it, how far it is done
 """
 
-TABLES = ("run", "run_window", "target", "archive_table", "detached_partition", "rebuild")
+TABLES = (
+    "run",
+    "run_window",
+    "target",
+    "archive_table",
+    "detached_partition",
+    "rebuild",
+    "split",
+    "shard",
+)
 
 # Append only: a database holds the versions it has been given.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -78,5 +89,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX rebuild_index ON housekeeping.rebuild (index_name, began_at DESC)",
         "CREATE INDEX rebuild_open ON housekeeping.rebuild (id) WHERE ended_at IS NULL",
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.split (
+            run_id uuid PRIMARY KEY, target text NOT NULL, digest text NOT NULL,
+            cutoffs jsonb NOT NULL, planned_at timestamptz NOT NULL, filenode bigint NOT NULL,
+            blocks bigint NOT NULL, until timestamptz NOT NULL, workers text[] NOT NULL DEFAULT '{}',
+            made_at timestamptz NOT NULL DEFAULT clock_timestamp(), closed_at timestamptz)
+        """,
+        # Its rows change with every window: room on the page keeps those changes off the index.
+        """
+        CREATE TABLE housekeeping.shard (
+            run_id uuid NOT NULL REFERENCES housekeeping.split ON DELETE CASCADE,
+            number int NOT NULL, lower bigint NOT NULL, upper bigint NOT NULL, done_to bigint NOT NULL,
+            claim int NOT NULL DEFAULT 0, claimed_by text, claimed_at timestamptz,
+            last_window int NOT NULL, rows bigint NOT NULL DEFAULT 0, done_at timestamptz,
+            PRIMARY KEY (run_id, number)) WITH (fillfactor = 50)
+        """,
     ),
 )

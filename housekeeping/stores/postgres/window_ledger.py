@@ -22,6 +22,10 @@ _TRY_LOCK = Statement(
     # The table's oid under our own prefix: one batch at a time per table, whoever started it.
     sql.SQL("SELECT pg_try_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
 )
+_TRY_SHARED = Statement(
+    "fence.try_shared",
+    sql.SQL("SELECT pg_try_advisory_xact_lock_shared((26731::bigint << 32) | %(oid)s::bigint)"),
+)
 _LOCK = Statement(
     "fence.lock",
     sql.SQL("SELECT pg_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
@@ -140,6 +144,11 @@ class Summary:
     counts: Mapping[str, int]
 
 
+def share_fence(connection: Connection, oid: int) -> bool:
+    """Take the table's advisory lock beside others that share it; False when one doesn't."""
+    return bool(execute(connection, _TRY_SHARED, oid=oid).scalar_one())
+
+
 def try_fence(connection: Connection, oid: int) -> bool:
     """Take the table's advisory lock for this transaction; False when another batch holds it."""
     return bool(execute(connection, _TRY_LOCK, oid=oid).scalar_one())
@@ -184,6 +193,10 @@ class WindowLedger:
     def target(self) -> str:
         """Return the table a window speaks of."""
         return self.part or self.relation
+
+    def enter(self, connection: Connection) -> bool:
+        """Take what a window's transaction needs; False when another session's is under way."""
+        return try_fence(connection, self.oid)
 
     def record(
         self,

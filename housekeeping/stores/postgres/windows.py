@@ -20,8 +20,9 @@ from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.shard_ledger import ShardLedger
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
-from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
+from housekeeping.stores.postgres.window_ledger import WindowLedger
 
 # Learn a window's months, find a copy of its rows in the archive, look a lost table up again.
 _ARCHIVE_ATTEMPTS = 5
@@ -72,7 +73,7 @@ class WindowStore:
         self,
         connection: Connection,
         target: Target,
-        ledger: WindowLedger | None,
+        ledger: WindowLedger | ShardLedger | None,
         archive: Archive | None = None,
     ) -> None:
         self._connection = connection
@@ -95,8 +96,8 @@ class WindowStore:
 
         `done_to`: where the walk will be once it is done.
 
-        Raises FenceBusy, TooManyChildren, RowsRefused, LeaseLost, and DBAPIError; then nothing has
-        changed, but for dated tables that were made.
+        Raises FenceBusy, TooManyChildren, RowsRefused, LeaseLost, ShardTaken, and DBAPIError; then
+        nothing has changed, but for dated tables that were made.
         """
         record = _Record(number, walk, range_, done_to)
         if self._archive is None:
@@ -119,12 +120,12 @@ class WindowStore:
         raise RowsRefused("its months' archive tables keep vanishing")
 
     def _in_transaction(self, record: "_Record", predicate: Predicate, how: How) -> WindowOutcome:
+        assert self._ledger is not None
         begun = time.perf_counter()
         transaction = self._connection.begin()
         try:
             set_guards(self._connection, self._policy.pace, seqscan=False)
-            assert self._ledger is not None
-            if not try_fence(self._connection, self._ledger.oid):
+            if not self._ledger.enter(self._connection):
                 raise FenceBusy
             emptied = Emptying(
                 self._connection, self._target, self._archive, record.range, predicate, how
@@ -177,9 +178,14 @@ class WindowStore:
         return WindowOutcome(counts, rows, 0, False, time.perf_counter() - begun, 0.0)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
-        """Record a row that refuses to go, so that the run can pass it and say so."""
+        """Record a row that refuses to go, so that the run can pass it and say so.
+
+        Raises FenceBusy, LeaseLost and DBAPIError; then nothing is recorded.
+        """
         assert self._ledger is not None
         with guarded(self._connection, self._policy.pace):
+            if not self._ledger.enter(self._connection):
+                raise FenceBusy
             self._ledger.record(
                 self._connection,
                 number=number,

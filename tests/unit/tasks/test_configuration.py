@@ -100,3 +100,13 @@ def test_settings_that_can_not_be_used_refuse_to_start_with_their_own_words(
     assert refused.value.exit_code == 65
     assert "redis_url" in refused.value.message
     assert "redis_url" in refused.value.format_message()
+
+
+def test_a_worker_that_shares_a_run_has_the_limits_of_the_longest_one() -> None:
+    limits = configuration(
+        HOUSEKEEPING__TABLES__A__WORKERS="2",
+        HOUSEKEEPING__TABLES__A__TIME_BUDGET="20m",
+    )["task_annotations"]
+
+    assert limits["housekeeping.shards.work"]["soft_time_limit"] == (20 + 5) * 60
+    assert "housekeeping.shards.work" not in configuration()["task_annotations"]

@@ -1,0 +1,84 @@
+"""One run by one worker, and by two that share it: each a process of its own, as in production.
+
+The one that helps waits for its turn with everything imported: `python -m benchmarks.workers
+DATABASE REDIS TABLE ROWS`, and the run's id on its stdin.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
+from uuid import UUID
+
+from benchmarks.contenders import policy_on, run
+from benchmarks.figures import Figure
+from benchmarks.stage import Stage, Table
+from housekeeping.engine.run import Recruit, Surroundings
+from housekeeping.operations.sharing import share
+from housekeeping.policies.pace import Pace
+from housekeeping.policies.policy import Policy
+from housekeeping.stores.redis.connection import connect as redis_at
+
+LEAST_RATIO = 1.3
+_ALONE = Pace(duty=1.0)
+_SHARED = replace(_ALONE, workers=2, split_above_rows=1)
+
+
+def workers(stage: Stage, table: Table, rounds: int) -> Figure:
+    """Delete the same rows by one worker and by two, in turn."""
+    alone, shared = [], []
+    for _ in range(rounds):
+        with stage.copy_of(table) as copy:
+            alone.append(run(copy, stage.redis_url, copy.keep_for(), "heap", pace=_ALONE))
+        with stage.copy_of(table) as copy, helper(copy, stage.redis_url) as recruit:
+            shared.append(
+                run(copy, stage.redis_url, copy.keep_for(), "heap", pace=_SHARED, recruit=recruit)
+            )
+        one, two = alone[-1], shared[-1]
+        assert (one.total, two.workers) == (two.total, 2)
+        print(
+            f"  one worker {one.total / one.seconds:>11,.0f} rows/s, {one.seconds:.2f} s; "
+            f"two {two.total / two.seconds:>11,.0f} rows/s, {two.seconds:.2f} s, {two.batches} windows",
+            flush=True,
+        )
+    ratio = median(run.seconds for run in alone) / median(run.seconds for run in shared)
+    return Figure(
+        "two workers / one, the same run", f"{ratio:.2f} x", ">= 1.3 x", ratio >= LEAST_RATIO
+    )
+
+
+@contextmanager
+def helper(table: Table, redis_url: str) -> Iterator[Recruit]:
+    """Keep a second worker ready; yields what calls it to a run."""
+    arguments = [table.url, redis_url, table.name, str(table.rows)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.workers", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+        asked = process.stdin
+
+        def recruit(policy: Policy, run_id: UUID, count: int) -> None:  # noqa: ARG001
+            asked.write(f"{run_id}\n")
+            asked.flush()
+
+        yield recruit
+
+
+def _help(url: str, redis_url: str, name: str, rows: str) -> None:
+    table = Table(name, url, int(rows))
+    policy = policy_on(table, table.keep_for(), _SHARED)
+    with redis_at(redis_url) as redis:
+        print("ready", flush=True)
+        if asked := sys.stdin.readline().strip():
+            share(policy, UUID(asked), "second@benchmarks", Surroundings(redis))
+
+
+if __name__ == "__main__":
+    _help(*sys.argv[1:])
