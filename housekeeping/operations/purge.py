@@ -175,7 +175,7 @@ class _Purge:
         archive = self._archive(target, now)
         store = WindowStore(self._connection, target, progress.ledger, archive)
         with throttled(
-            self._policy, self._around, self._connection, target.tables, self._hours,
+            self._policy, self._around, self._connection, target.tables, self._hours, self._budget,
             begun.objection, self._report, progress.waited,
         ) as throttle:  # fmt: skip
             return self._loop(store, progress, begun.objection, throttle).run(walks)
