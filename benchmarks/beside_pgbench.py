@@ -1,7 +1,7 @@
 """What a busy application feels of it: pgbench at 400 transactions a second, alone and beside deletes.
 
     python -m benchmarks.beside_pgbench [--rows 4000000] [--seconds 10] [--rounds 3]
-                                        [--duty 0.25] [--batch-target-ms 25]
+                                        [--duty 0.3] [--batch-target-ms 25]
 
 pgbench works on tables of its own in the same database (simple-update, its latency counted from when
 each transaction was due). Beside it in turn: nothing, our paced purge, the loop of the documentation
@@ -161,7 +161,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4_000_000, help="of the table (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="at most (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions (%(default)s)")
-    parser.add_argument("--duty", type=float, default=0.25, help="of our purge (%(default)s)")
+    parser.add_argument("--duty", type=float, default=0.3, help="of our purge (%(default)s)")
     parser.add_argument(
         "--batch-target-ms", type=float, default=25.0, help="of our purge (%(default)s)"
     )

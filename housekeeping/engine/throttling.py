@@ -260,6 +260,7 @@ def throttled(
     connection: Connection,
     tables: Iterable[int],
     hours: Hours,
+    budget: Budget,
     objection: Callable[[], StopReason | None],
     tells: Hears,
     waited: Waited,
@@ -268,7 +269,6 @@ def throttled(
     pace, clock = policy.pace, around.clock
     health = Health(pace.health, connection, around.redis, frozenset(tables))
     rest = Rest(pace.duty, clock, objection)
-    budget = Budget(pace, None, clock)
     with WindowWatch(policy.database_url, connection, pace.health.yield_after) as watch:
         yield HealthThrottle(
             pace, health, watch, hours, budget, rest, clock, objection, tells, waited

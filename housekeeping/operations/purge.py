@@ -194,7 +194,7 @@ class _Purge:
         if not leaf:
             self._report.started(target.facts.label, plan, resumed=begun.resumed)
         with throttled(
-            self._policy, self._around, self._connection, target.tables, self._hours,
+            self._policy, self._around, self._connection, target.tables, self._hours, self._budget,
             begun.objection, self._report, progress.waited,
         ) as throttle:  # fmt: skip
             if in_ranges:

@@ -44,7 +44,7 @@ class SharedSample:
         if self._monotonic() < self._away_until:
             return measure()
         try:
-            return self._shared(max_age) or self._measured(measure)
+            return self._shared(max_age) or self._measured(max_age, measure)
         except RedisError as error:
             _log.warning("health samples can't be shared through Redis for now: %s", error)
             self._away_until = self._monotonic() + _AWAY_SECONDS
@@ -63,8 +63,12 @@ class SharedSample:
                 time.sleep(_POLL_SECONDS)
         return None  # whoever began to measure is gone, or slow: two samples do no harm
 
-    def _measured(self, measure: Callable[[], Sample]) -> Sample:
+    def _measured(self, max_age: float, measure: Callable[[], Sample]) -> Sample:
         try:
+            # Looked at again: whoever measured may have ended between our look and our turn.
+            found, age = self._latest()
+            if found is not None and age < max_age:
+                return found
             sample = measure()
             self._client.set(self._key, json.dumps(sample), px=_KEEP_MS)
         finally:
