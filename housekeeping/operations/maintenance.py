@@ -125,8 +125,8 @@ class _Maintenance:
         # No table is named: autovacuum on one of them is each VACUUM's own matter.
         report = RunReport(self.policy, self.request, self.around.events)
         return throttled(
-            self.policy, self.around, self.connection, (), hours, begun.objection, report,
-            self._waited,
+            self.policy, self.around, self.connection, (), hours,
+            Budget(self.policy.pace, None, self.around.clock), begun.objection, report, self._waited,
         )  # fmt: skip
 
     def _hours(self) -> Hours:

@@ -130,13 +130,18 @@ class _Sharing:
         hours = Hours(self._policy.pace, found.now, self._around.clock)
         with throttled(
             self._policy, self._around, self._connection, found.target.tables, hours,
-            objection, self._report, Waited(),
+            self._budget(found), objection, self._report, Waited(),
         ) as throttle:  # fmt: skip
             worker = self._worker(found, ours, throttle, objection)
             try:
                 return worker.work() or StopReason.EXHAUSTED
             finally:
                 self._ranges = worker.ranges_done
+
+    def _budget(self, found: _Found) -> Budget:
+        """Return what is left of the owner's time; its rows are the owner's matter."""
+        pace = replace(self._policy.pace, time_budget=found.split.time_left, row_budget=None)
+        return Budget(pace, None, self._around.clock)
 
     def _worker(
         self,
@@ -145,9 +150,10 @@ class _Sharing:
         throttle: Throttle,
         objection: Callable[[], StopReason | None],
     ) -> ShardWorker:
-        clock, facts, split = self._around.clock, found.target.facts, found.split
-        pace = replace(self._policy.pace, time_budget=split.time_left, row_budget=None)
-        budget, rest = Budget(pace, None, clock), Rest(pace.duty, clock, objection)
+        clock, facts, split, pace = (
+            self._around.clock, found.target.facts, found.split, self._policy.pace,
+        )  # fmt: skip
+        budget, rest = self._budget(found), Rest(pace.duty, clock, objection)
         archive = archive_of(found.target, split.run_id, split.planned_at)
 
         def store(ledger: ShardLedger) -> Windows:
