@@ -19,7 +19,7 @@ from settings.addresses import DatabaseUrl
 from settings.durations import Duration, between
 from settings.policy_settings import Switched
 from settings.sizes import Size
-from settings.tables import read_table
+from settings.table_name import read_table
 from settings.values import Name, listed, share, whole
 
 OPERATION = "database.maintain"

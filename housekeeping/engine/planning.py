@@ -65,6 +65,8 @@ class Plan:
     table_rows: int
     reason: str
     """why this way"""
+    well_known: bool = True
+    """the estimate stands on statistics: the table was analyzed, its age is a column"""
     in_parts = False
 
     @property
@@ -99,8 +101,19 @@ class Planner:
         self._walker = walker
         self._table_rows = estimated_rows(connection, target.facts.identifier)
         self._build = PredicateBuilder(
-            target.facts, target.age, target.age_type, target.policy.where, target.keepers, now
+            target.facts,
+            target.age,
+            target.age_type,
+            target.policy.where,
+            target.keepers,
+            now,
+            target.newest,
+            target.holding,
         ).build
+
+    def predicate(self) -> Predicate:
+        """Return which rows go by any of the policy's rules."""
+        return self._build(self._target.rules, self._cutoffs)
 
     def plan(self) -> Plan:
         """Choose the walks by the planner's estimate and by which indexes exist."""
@@ -114,7 +127,8 @@ class Planner:
         if heap:
             predicate = self._build(rules, self._cutoffs)
             walks = (HeapPlan(predicate, self._target.facts.pages, table_rows),)
-        return Plan(walks, served, estimate, table_rows, reason)
+        known = self._target.facts.rows >= 0 and key_column(self._target) is not None
+        return Plan(walks, served, estimate, table_rows, reason, known)
 
     def _prefers_heap(
         self, served: Sequence[KeyPlan], estimate: int, table_rows: int

@@ -46,6 +46,10 @@ class PurgeProgress:
     partitions: tuple[Mapping[str, Any], ...] = ()
     """what became of each partition; read when the run ends"""
     waited: Waited = field(default_factory=Waited)
+    holds: tuple[str, ...] = ()
+    """in force when it ended"""
+    held: int = 0
+    """rows a dry run found expired and held"""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Closing:
             ),
             tables=(*self.progress.partitions, *_dated_tables(summary)),
             waits=self.progress.waited.as_dict(),
+            holds=self.progress.holds,
             error=error if failed else None,
         )
 

@@ -17,6 +17,8 @@ class CountingWindows:
 
     def __init__(self, store: WindowStore) -> None:
         self._store = store
+        self.held = 0
+        """rows that have expired and stay for a hold"""
 
     def delete(
         self,
@@ -28,6 +30,7 @@ class CountingWindows:
         *,
         done_to: str | None,  # noqa: ARG002
     ) -> WindowOutcome:
+        self.held += self._store.count_held(range_, predicate)
         return self._store.count(range_, predicate, how.limit)
 
     def blocked(self) -> bool:
@@ -53,6 +56,5 @@ def first_statement(
         deletion: Deletion = archive.statements(window, walk.predicate, replaying=False)
     else:
         deletion = Deletion(target.facts, target.children, window, walk.predicate)
-    pins = target.children or target.keepers
-    statement = deletion.delete_pinned() if pins else deletion.direct()
+    statement = deletion.delete_pinned() if target.pins else deletion.direct()
     return " ".join(statement.text(connection).split())

@@ -81,6 +81,8 @@ class RunResult:
     error: str | None = None
     tables: tuple[Mapping[str, Any], ...] = ()
     """one entry a table, for operations that work on several: its name, what was done, figures"""
+    holds: tuple[str, ...] = ()
+    """what was in force and kept rows of the table, or rows that would have gone along"""
 
     waits: Mapping[str, float] = field(default_factory=dict)
     """seconds a run was stopped or slowed down, by the health signal it was for"""
@@ -88,8 +90,9 @@ class RunResult:
     @property
     def success(self) -> bool:
         done = self.stop_reason in (StopReason.EXHAUSTED, StopReason.DRY_RUN)
-        counted_all = self.plan is None or self.plan.get("counted_all", True)
-        return done and bool(counted_all) and not self.left_behind and self.error is None
+        plan = self.plan or {}
+        whole = plan.get("counted_all", True) and not plan.get("would_stop", False)
+        return done and bool(whole) and not self.left_behind and self.error is None
 
     @property
     def exit_code(self) -> int:
@@ -123,6 +126,7 @@ class RunResult:
             error=shape.get("error"),
             tables=tuple(shape.get("tables", ())),
             waits=shape.get("waits", {}),
+            holds=tuple(shape.get("holds", ())),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,6 +153,8 @@ class RunResult:
             shape["waits"] = dict(self.waits)
         if self.tables:
             shape["tables"] = [dict(table) for table in self.tables]
+        if self.holds:
+            shape["holds"] = list(self.holds)
         if self.plan is not None:
             shape["plan"] = dict(self.plan)
         if self.error is not None:

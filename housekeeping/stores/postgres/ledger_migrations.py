@@ -6,9 +6,10 @@ target              one row a table: the fence number of the run that may write,
 archive_table       one row a dated table of ours, its rows counted as they were moved
 detached_partition  one row a partition we took out of its table, and what became of it
 rebuild             one row a REINDEX CONCURRENTLY, before it begins: what it leaves is ours
+hold                one row a hold placed in this database; released ones stay
 """
 
-TABLES = ("run", "run_window", "target", "archive_table", "detached_partition", "rebuild")
+TABLES = ("run", "run_window", "target", "archive_table", "detached_partition", "rebuild", "hold")
 
 # Append only: a database holds the versions it has been given.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -78,5 +79,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX rebuild_index ON housekeeping.rebuild (index_name, began_at DESC)",
         "CREATE INDEX rebuild_open ON housekeeping.rebuild (id) WHERE ended_at IS NULL",
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.hold (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            relation text NOT NULL, condition text NOT NULL, reason text NOT NULL,
+            placed_by text NOT NULL, placed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            released_by text, released_at timestamptz)
+        """,
+        "CREATE INDEX hold_in_force ON housekeeping.hold (id) WHERE released_at IS NULL",
     ),
 )
