@@ -13,7 +13,7 @@ from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import PurgeLoop, Windows
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.engine.throttling import Throttle, throttled
+from housekeeping.engine.throttling import Hours, Throttle, throttled
 from housekeeping.engine.walks import Walk, walk_of
 from housekeeping.operations.closing import PurgeProgress
 from housekeeping.operations.in_parts import Parts
