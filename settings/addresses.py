@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -111,6 +112,19 @@ def for_celery(url: StoreUrl) -> StoreUrl:
         if name != "password"
     ]
     return StoreUrl(f"redis+socket://{socket}" + (f"?{'&'.join(kept)}" if kept else ""))
+
+
+def database_at(url: str) -> tuple[str, str, str]:
+    """Return host, port and name of a database: two addresses that lead there say the same."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        return url, "", ""
+    options = dict(
+        part.partition("=")[::2] for part in (match["query"] or "").lstrip("?").split("&")
+    )
+    host = match["host"] or unquote(options.get("host", ""))
+    port = match["port"] or options.get("port", "5432")
+    return host.lower(), port, unquote(match["path"].lstrip("/") or match["user"] or "")
 
 
 def _read(value: object, schemes: Mapping[str, str], example: str) -> StoreUrl:

@@ -19,7 +19,7 @@ from settings.addresses import DatabaseUrl, StoreUrl
 from settings.durations import KeepFor
 from settings.policy_settings import Offer, PolicySettings
 from settings.section import Contradiction
-from settings.tables import read_table
+from settings.table_name import read_table
 from settings.values import Switch
 
 OPERATION = "database.drop_expired_archives"
@@ -61,6 +61,9 @@ Format = Annotated[Literal["parquet", "csv", "jsonl"], BeforeValidator(_format)]
 Compression = Annotated[str, BeforeValidator(_compression)]
 
 
+_OF_SINGLE_ROWS = ("where", "allow_share", "allow_rows", "keep_newest", "keep_newest_per")
+
+
 class ArchiveExpiry(PolicySettings):
     """How long dated tables are kept. There is no default age: nothing goes unless it is given.
 
@@ -87,8 +90,9 @@ class ArchiveExpiry(PolicySettings):
                 'missing: say how long after its month\'s end a table is kept, such as "365d"; '
                 "there is no default, as what is dropped is gone",
             )
-        if given.get("where") is not None:
-            yield ("where",), "can't be met: whole months go; leave it out"
+        for key in _OF_SINGLE_ROWS:
+            if given.get(key) is not None:
+                yield (key,), "can't be met: whole months go; leave it out"
         if given.get("export_to") is None:
             for key in ("format", "compression"):
                 if given.get(key) is not None:

@@ -21,7 +21,7 @@ from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.policy_settings import Switched
 from settings.sizes import Size
-from settings.tables import read_table
+from settings.table_name import read_table
 from settings.values import Name, listed, share, whole
 
 OPERATION = "database.maintain"

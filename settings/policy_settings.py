@@ -1,24 +1,37 @@
 """The keys every policy has: whether it runs, on which rows, and how gently."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from housekeeping.policies.allowance import Allowance
 from housekeeping.policies.health import HealthLimits
 from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
+from housekeeping.policies.purge import KeepNewest, PurgePolicy
 from settings.durations import Duration, between
 from settings.health_settings import HealthSettings
 from settings.hours import Hours, TimeZone
-from settings.section import Section
-from settings.values import Expression, Share, Switch, read_whole, whole
+from settings.safety import Safety
+from settings.section import Contradiction, Section
+from settings.values import Expression, Share, Switch, TableShare, read_name, read_whole, whole
 
 _MS = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
+_MOST_GROUP_COLUMNS = 4
+_MOST_PER_GROUP = 1_000
+
+
+def _group(value: object) -> tuple[str, ...]:
+    columns = value if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(columns) <= _MOST_GROUP_COLUMNS:
+        raise ValueError(f"give one to {_MOST_GROUP_COLUMNS} columns")
+    return tuple(read_name(column) for column in columns)
 
 
 def _rows_or_never(value: object) -> int | None:
@@ -73,6 +86,10 @@ class PolicySettings(Switched):
     hourly schedule ten minutes of air.
     `row_budget`: at most this many rows a run; left out, there is no limit.
     `lock_timeout`: how long a statement waits for a row another session holds, 1ms to 60s.
+    `allow_share`: a run that would take more of its table than this share stops and asks (`--yes`);
+    0.01 to 1, or "20 %". `allow_rows`: the same in rows. Left out, what [safety] says.
+    `keep_newest`: so many of the newest rows stay whatever their age, 1 to 100,000.
+    `keep_newest_per`: of each group, then up to 1,000; the columns that make one, at most four.
     `batch_rows`: rows the first window aims at, 1 to 1,000,000; time decides from then on.
     `health`: from where on the database is too busy for this policy; over `[health]` of all.
     `vacuum_after_rows`: a table that lost so many rows in a run is vacuumed and analyzed after it;
@@ -92,6 +109,37 @@ class PolicySettings(Switched):
     vacuum_after_rows: RowsOrNever = None
     workers: Annotated[int, whole(1, 64)] = 1
     split_above_rows: Annotated[int, whole(1)] = 1_000_000
+    allow_share: TableShare | None = None
+    allow_rows: Annotated[int, whole(1)] | None = None
+    keep_newest: Annotated[int, whole(1, 100_000)] | None = None
+    keep_newest_per: Annotated[tuple[str, ...], BeforeValidator(_group)] = ()
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
+        """Tell a group of which nothing is kept."""
+        if not given.get("keep_newest_per"):
+            return
+        rows = read_whole(given.get("keep_newest"))
+        if given.get("keep_newest") is None:
+            yield (("keep_newest",), "missing: say how many rows of each group stay")
+        elif rows is not None and rows > _MOST_PER_GROUP:
+            yield (
+                ("keep_newest",),
+                f"is more than {_MOST_PER_GROUP:,}, and every row that expires would read as many of "
+                "its group in an index; give fewer, or leave keep_newest_per out",
+            )
+
+    def protect(self, policy: Policy, safety: Safety) -> Policy:
+        """Return a policy with what it may not take: limits, the newest rows."""
+        allowance = Allowance(
+            share=safety.allow_share if self.allow_share is None else self.allow_share,
+            rows=safety.allow_rows if self.allow_rows is None else self.allow_rows,
+        )
+        policy = replace(policy, allowance=allowance)
+        if isinstance(policy, PurgePolicy) and self.keep_newest is not None:
+            newest = KeepNewest(rows=self.keep_newest, per=self.keep_newest_per)
+            policy = replace(policy, keep_newest=newest)
+        return policy
 
     def pace(self, lease_ttl: timedelta) -> Pace:
         """Return how gently the engine goes; `lease_ttl` is the whole installation's."""

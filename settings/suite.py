@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from housekeeping.policies.errors import ConfigurationRefused
+from housekeeping.policies.hold import Hold
 from housekeeping.policies.policy import Policy
 from settings import archives as archives_section
 from settings import maintenance as maintenance_section
@@ -19,6 +20,7 @@ from settings.addresses import (
     RedisUrl,
     ResultBackendUrl,
     StoreUrl,
+    database_at,
     for_celery,
 )
 from settings.archives import ArchivesPolicy, Expiry, offers
@@ -30,6 +32,7 @@ from settings.maintenance_config import SECTION, MaintenanceConfig
 from settings.milvaion import Milvaion
 from settings.policy_settings import Offer, PolicySettings
 from settings.problems import did_you_mean
+from settings.safety import HoldSettings, Safety
 from settings.section import Contradiction, Section
 from settings.tables import TablePolicy
 from settings.values import Name, whole
@@ -73,6 +76,7 @@ class Suite(Section):
     `health`: from where on a database is too busy; a policy's own keys win.
     `max_workers_per_database`: at most so many runs, and workers that share one, work on one
     database at once; 1 to 1,000.
+    `safety`: how much a run may take without a yes. `holds`: rows nobody may remove.
     """
 
     redis_url: RedisUrl
@@ -91,6 +95,8 @@ class Suite(Section):
     tables: dict[Name, TablePolicy] = Field(default_factory=dict)
     archives: dict[Name, ArchivesPolicy] = Field(default_factory=dict)
     databases: dict[Name, DatabaseMaintenance] = Field(default_factory=dict, alias="maintenance")
+    safety: Safety = Safety()
+    holds: dict[Name, HoldSettings] = Field(default_factory=dict)
     maintenance: MaintenanceConfig | None = Field(default=None, alias=SECTION)
 
     @property
@@ -149,6 +155,18 @@ class Suite(Section):
             return (self.database_url.reveal(),)
         return tuple(dict.fromkeys(policy.database_url for policy in self.all_policies()))
 
+    def target_urls(self) -> tuple[str, ...]:
+        """Return every database a policy works on, enabled or not, and the one for all systems."""
+        urls = [offer.policy.database_url for offer in self._all()]
+        urls += [self.database_url.reveal()] if self.database_url else []
+        return tuple({database_at(url): url for url in reversed(urls)}.values())
+
+    def idle_holds(self) -> tuple[str, ...]:
+        """Return the names of holds on databases no policy works on."""
+        places = {database_at(url) for url in self.target_urls()}
+        named = {name: hold.database_url for name, hold in self.holds.items() if hold.database_url}
+        return tuple(name for name, url in named.items() if database_at(url.reveal()) not in places)
+
     def unused_sections(self) -> tuple[str, ...]:
         """Return the sections the user gave that no operation uses yet."""
         return self.maintenance.unused_sections() if self.maintenance else ()
@@ -182,6 +200,22 @@ class Suite(Section):
             yield replace(offer, policy=replace(offer.policy, pace=pace))
 
     def _all(self) -> Iterator[Offer]:
+        for offer in self._offers():
+            holds = self._holds_on(offer.policy.database_url)
+            policy = replace(offer.policy, holds=holds)
+            if isinstance(offer.settings, PolicySettings):
+                policy = offer.settings.protect(policy, self.safety)
+            yield replace(offer, policy=policy)
+
+    def _holds_on(self, database_url: str) -> tuple[Hold, ...]:
+        found = []
+        for name, hold in self.holds.items():
+            url = hold.database_url or self.database_url
+            if url is None or database_at(url.reveal()) == database_at(database_url):
+                found.append(hold.hold(name))
+        return tuple(found)
+
+    def _offers(self) -> Iterator[Offer]:
         yield from self._moving()
         for name, database in self.databases.items():
             url = self._database(database.database_url)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field
 
 from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 from settings.addresses import DatabaseUrl
@@ -13,22 +13,11 @@ from settings.durations import Duration, KeepFor
 from settings.hours import TimeZone
 from settings.policy_settings import PolicySettings
 from settings.section import Contradiction
-from settings.values import Expression, Name, read_name
+from settings.table_name import Table
+from settings.values import Expression, Name
 
 PURGE = "tables.purge"
 ARCHIVE = "tables.archive"
-
-
-def read_table(value: object) -> TableName:
-    """Return a table's name, given as text or as a list of schema and name."""
-    if isinstance(value, TableName):
-        return value
-    if isinstance(value, str):
-        return TableName(read_name(value))
-    if isinstance(value, list | tuple) and len(value) == len(("schema", "table")):
-        schema, name = (read_name(each) for each in value)
-        return TableName(name, schema)
-    raise ValueError('give a name, or a list of schema and name such as ["public", "events"]')
 
 
 def _age_unit(value: object) -> object:
@@ -59,7 +48,7 @@ class TablePolicy(PolicySettings):
     """
 
     database_url: DatabaseUrl | None = None
-    table: Annotated[TableName, BeforeValidator(read_table), PlainSerializer(str, return_type=str)]
+    table: Table
     schema_name: Name | None = Field(default=None, alias="schema")
     age: Expression
     age_unit: Annotated[Literal["s", "ms", "us"] | None, BeforeValidator(_age_unit)] = None
@@ -81,6 +70,7 @@ class TablePolicy(PolicySettings):
         yield from _about_expiry(given)
         if given.get("schema") is not None and isinstance(given.get("table"), list | tuple):
             yield ("schema",), "is given twice: in the list of table too; keep one of the two"
+        yield from super().contradictions(given)
 
     def policy(self, name: str, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
         """Return what the engine runs; `name` is the NAME of `[tables.NAME]`."""

@@ -63,6 +63,20 @@ def listed(value: object) -> object:
     return value
 
 
+def _table_share(value: object) -> float:
+    share = math.nan
+    text = value.strip() if isinstance(value, str) else value
+    percent = isinstance(text, str) and text.endswith("%")
+    if isinstance(text, str):
+        text = text.removesuffix("%").strip()
+    if isinstance(text, int | float | str) and not isinstance(text, bool):
+        with suppress(ValueError, OverflowError):
+            share = float(text) / (100 if percent else 1)
+    if not LOWEST_SHARE <= share <= 1:  # false for nan too
+        raise ValueError('give a share of the table from 0.01 to 1, such as 0.2 or "20 %"')
+    return share
+
+
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -98,6 +112,7 @@ def _storable(text: str) -> str:
 
 
 Share = Annotated[float, share(LOWEST_SHARE, 1, "0.5 works half of the time")]
+TableShare = Annotated[float, BeforeValidator(_table_share)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Name = Annotated[str, BeforeValidator(read_name)]
 Expression = Annotated[str, BeforeValidator(_expression)]

@@ -23,6 +23,8 @@ class Begun:
     objection: Objection
     """asks the lease and the operator's flags; ask it before every step"""
     record: RunRecord
+    again: bool = False
+    """this very attempt begins anew, after what it worked by has changed"""
 
     @property
     def resumed(self) -> bool:

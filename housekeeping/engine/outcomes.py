@@ -10,6 +10,7 @@ from housekeeping.policies.errors import (
     LeaseLost,
     LeaseTaken,
     PolicyRefused,
+    RunHalted,
     RunInterrupted,
     StoreUnreachable,
     TableBlocked,
@@ -40,6 +41,8 @@ def ended_by(
         return StopReason.STOPPED, None
     except PolicyRefused:
         raise
+    except RunHalted as halted:
+        return StopReason.STOPPED, halted.message
     except LeaseTaken as error:
         return StopReason.LOCK_LOST, error.message
     except Exception as error:

@@ -50,6 +50,8 @@ class PartitionPlan:
     table_rows: int
     estimate: int = 0
     """rows the planner expects to go"""
+    well_known = False
+    """rows of whole partitions are estimates, and they go at once"""
     in_parts = True
     """how far one partition is walked says little of the whole"""
 
@@ -110,19 +112,21 @@ class PartitionPlanner:
     def _obstacle(self) -> str | None:
         """Say why a partition below the cutoff can't go unread; None when it can."""
         target, policy = self._target, self._target.policy
-        if policy.archive is not None:
-            return "an archive takes rows one by one"
-        if not policy.takes_every_old_row:
-            return (
-                "not every old row goes: the policy has statuses, a where, or something keeps rows"
-            )
-        if len(target.age.columns) != 1:
-            return "their age is no single column"
-        if self._limited:
-            return "a limit counts rows"
-        if not self._tree.root.owned:
-            return f"{target.facts.role} does not own {target.facts.label}"
-        return self._dependants()
+        checks = (
+            (policy.archive is not None, "an archive takes rows one by one"),
+            (
+                not policy.takes_every_old_row,
+                "not every old row goes: the policy has statuses, a where, or something keeps rows",
+            ),
+            (bool(target.holding), "a hold keeps rows"),
+            (len(target.age.columns) != 1, "their age is no single column"),
+            (self._limited, "a limit counts rows"),
+            (
+                not self._tree.root.owned,
+                f"{target.facts.role} does not own {target.facts.label}",
+            ),
+        )
+        return next((told for holds, told in checks if holds), None) or self._dependants()
 
     def _dependants(self) -> str | None:
         for node in self._tree.nodes.values():

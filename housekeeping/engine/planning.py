@@ -76,6 +76,8 @@ class Plan:
     """square of the correlation of heap and age; 0 where nothing is known of it"""
     heap_from: float
     """share of expired rows from which on the heap would win"""
+    well_known: bool = True
+    """the estimate stands on statistics: the table was analyzed, its age is a column"""
     in_parts = False
 
     @property
@@ -110,8 +112,19 @@ class Planner:
         self._walker = walker
         self._table_rows = estimated_rows(connection, target.facts.identifier)
         self._build = PredicateBuilder(
-            target.facts, target.age, target.age_type, target.policy.where, target.keepers, now
+            target.facts,
+            target.age,
+            target.age_type,
+            target.policy.where,
+            target.keepers,
+            now,
+            target.newest,
+            target.holding,
         ).build
+
+    def predicate(self) -> Predicate:
+        """Return which rows go by any of the policy's rules."""
+        return self._build(self._target.rules, self._cutoffs)
 
     def plan(self) -> Plan:
         """Choose the walks by the planner's estimate and by which indexes exist."""
@@ -125,6 +138,7 @@ class Planner:
         if heap:
             predicate = self._build(rules, self._cutoffs)
             walks = (HeapPlan(predicate, self._target.facts.pages, table_rows),)
+        known = self._target.facts.rows >= 0 and key_column(self._target) is not None
         return Plan(
             walks,
             served,
@@ -135,6 +149,7 @@ class Planner:
             below=max(estimate, self._below()),
             order=(self._order or 0.0) ** 2,
             heap_from=self._heap_share(),
+            well_known=known,
         )
 
     def _prefers_heap(

@@ -33,6 +33,7 @@ class ChunkPlan:
     chunks: tuple[Chunk, ...]
     """oldest first"""
     table_rows: int
+    well_known = False
     in_parts = True
 
     @property
@@ -95,6 +96,7 @@ def _obstacle(target: Target, table: Hypertable, *, limited: bool) -> str | None
     checks = (
         (target.policy.archive is not None, "an archive takes rows one by one"),
         (not target.policy.takes_every_old_row, "not every old row goes by this policy"),
+        (bool(target.holding), "a hold keeps rows of it"),
         (
             target.age.columns != (table.column,),
             f"they range over {table.column}, not over the age",

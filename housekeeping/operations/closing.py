@@ -54,6 +54,10 @@ class PurgeProgress:
     """whether it is cut, by whichever attempt"""
     workers: int = 1
     """how many took part; told when it ends"""
+    holds: tuple[str, ...] = ()
+    """in force when it ended"""
+    held: int = 0
+    """rows a dry run found expired and held"""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Closing:
             ),
             tables=(*self.progress.partitions, *_dated_tables(summary)),
             waits=self.progress.waited.as_dict(),
+            holds=self.progress.holds,
             error=error if failed else None,
             workers=self.progress.workers,
         )

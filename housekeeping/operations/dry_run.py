@@ -5,7 +5,7 @@ is predicted to take long, the planner's estimate stands in, unless somebody ask
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from housekeeping.operations.closing import Closing
 from housekeeping.operations.outlook import Outlook, look_back, outlook
 from housekeeping.operations.priced_plan import Found, PricedPlan, priced
 from housekeeping.operations.rehearsal import CountingWindows, rehearsed
+from housekeeping.policies.errors import AllowanceExceeded
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.preflight import Target
@@ -81,6 +82,9 @@ class DryRun:
     report: RunReport
     closing: Closing
     tally: Tally
+    exceeded: Callable[[int], AllowanceExceeded | None]
+    """what would stop a run that takes so many rows"""
+    _held: int = field(default=0, init=False)
     _ahead: tuple[Outlook, ...] = field(default=(), init=False)
 
     def run(self) -> RunResult:
@@ -113,6 +117,11 @@ class DryRun:
             "counted_all": found.counted == "exact",
             **shown,
         }
+        if self.target.holding and found.counted != "estimate":
+            plan["held"] = self._held
+        if not failed and (exceeded := self.exceeded(rows)) is not None:
+            plan["would_stop"] = True
+            warnings += (exceeded.message,)
         result = replace(result, warnings=warnings, plan=plan, dry_run=True)
         self.around.events.publish(stopped_event(result))
         return result
@@ -182,6 +191,7 @@ class DryRun:
             try:
                 reason = loop.run(walks)
             finally:
+                self._held += windows.held
                 counted = Counter(self.tally.counts)
                 counted.subtract(before)
                 parts.append(Found("exact", self.tally.rows - rows, dict(counted)))
@@ -199,7 +209,7 @@ class DryRun:
             left = None if left is None else left - parts[-1].rows
         if not all(ahead.storage.analyzed for ahead in self._ahead):
             because += f"; {self.target.facts.label} was never analyzed, so this is a guess"
-        elif self.target.keepers:
+        elif self.target.keeps:
             because += "; rows that other tables keep are among them"
         return _Counted("estimate", because, tuple(parts))
 

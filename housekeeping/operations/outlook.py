@@ -74,7 +74,7 @@ class Outlook:
             going=tuple(self._going(rows, children or {})),
             keys=sum(1 for branch in self.branches if not branch.through),
             keepers=len(self.target.keepers),
-            pinned=bool(self.target.children or self.target.keepers),
+            pinned=self.target.pins,
             archived=self.target.layout is not None,
         )
 

@@ -24,8 +24,9 @@ from housekeeping.stores.postgres.detached_ledger import (
     settle_detached,
 )
 from housekeeping.stores.postgres.detaching import PartitionChanged
+from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
-from housekeeping.stores.postgres.windows import FenceBusy, WindowOutcome
+from housekeeping.stores.postgres.windows import FenceBusy, HoldsChanged, WindowOutcome
 
 WALK = "partitions"
 DETACHED, DROPPED = "partitions_detached", "partitions_dropped"
@@ -48,6 +49,8 @@ class Steps:
     report: Report
     rest: Rest
     reason_to_stop: Callable[[], StopReason | None]
+    holds_version: str
+    """of the holds the run knows"""
     warnings: list[str] = field(default_factory=list)
     _attempts: int = _ATTEMPTS
 
@@ -112,9 +115,11 @@ class Steps:
         self.count(counts, rows, time.perf_counter() - begun)
 
     def fence(self) -> None:
-        """Raise FenceBusy where another batch is under way."""
+        """Raise FenceBusy where another batch is under way, HoldsChanged where holds have."""
         if not try_fence(self.connection, self.ledger.oid):
             raise FenceBusy
+        if holds_now(self.connection) != self.holds_version:
+            raise HoldsChanged
 
     def record(
         self,

@@ -1,43 +1,32 @@
 """Delete or archive the rows a policy calls expired: preflight, lease, ledger, plan, windows, totals."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.conducting import Begun, Conduct
+from housekeeping.engine.limits import Limit
 from housekeeping.engine.outcomes import ended_by
-from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.places import placed
-from housekeeping.engine.planning import Plan, Planner
-from housekeeping.engine.purging import PurgeLoop, Tally, Windows
-from housekeeping.engine.reporting import RunReport
+from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.engine.throttling import Hours, Throttle, throttled
-from housekeeping.engine.walks import Walk, walk_of
+from housekeeping.engine.throttling import Hours
 from housekeeping.operations.aftercare import Aftercare
 from housekeeping.operations.closing import Closing, PurgeProgress
 from housekeeping.operations.dry_run import DryRun
-from housekeeping.operations.in_parts import Parts
-from housekeeping.operations.partition_steps import Steps
-from housekeeping.operations.splitting import SharedRun
-from housekeeping.policies.errors import RunInterrupted
+from housekeeping.operations.removal import Removal
+from housekeeping.policies.errors import AllowanceExceeded, PolicyRefused, RunHalted, RunInterrupted
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archive_indexes import build_indexes
-from housekeeping.stores.postgres.archiving import archive_of
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
-from housekeeping.stores.postgres.connection import connected, guarded, place
+from housekeeping.stores.postgres.connection import connected, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
-from housekeeping.stores.postgres.shard_ledger import ShardLedger
-from housekeeping.stores.postgres.split_ledger import find_split
-from housekeeping.stores.postgres.window_ledger import WindowLedger
-from housekeeping.stores.postgres.windows import WindowStore
+from housekeeping.stores.postgres.windows import HoldsChanged
 
 _PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
@@ -63,22 +52,8 @@ def _application(policy: PurgePolicy, request: Request) -> str:
     return f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
 
 
-class _Purge:
-    def __init__(
-        self,
-        policy: PurgePolicy,
-        request: Request,
-        around: Surroundings,
-        connection: Connection,
-    ) -> None:
-        self._policy = policy
-        self._request = request
-        self._around = around
-        self._connection = connection
-        self._report = RunReport(policy, request, around.events)
-        self._begun = around.clock.monotonic()
-        self._probing_since = self._begun
-        self._budget = Budget(policy.pace, request.limit, around.clock)
+class _Purge(Removal):
+    """One run, from preflight to result."""
 
     def run(self) -> RunResult:
         if not self._request.dry_run:
@@ -87,15 +62,12 @@ class _Purge:
             now = database_now(self._connection)
             self._hours = Hours(self._policy.pace, now, self._around.clock)
             target = resolve(self._connection, self._policy)
-            progress = PurgeProgress(cutoffs_at(self._policy, now))
+            progress = PurgeProgress(cutoffs_at(self._policy, now), holds=target.holds_told)
             if target.in_parts:
                 self._parts(target, progress).look()  # refuse before anything has begun
         if self._request.dry_run:
             return self._rehearse(target, now, progress)
         return self._under_lease(target, now, progress)
-
-    def _looking(self) -> AbstractContextManager[None]:
-        return guarded(self._connection, self._policy.pace, reading=True, any_plan=True)
 
     def _under_lease(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         where = f"{place(self._policy.database_url)}/{target.facts.label}"
@@ -157,95 +129,28 @@ class _Purge:
         progress.tally = Tally(sizes=dict(writer.sizes))
         if begun.resumed:
             self._take_up(progress)
-        if target.in_parts:
-            reason = self._in_parts(target, now, progress, begun)
-        else:
-            reason = self._walk(target, now, progress, begun)
+        while True:
+            progress.ledger = writer.ledger
+            try:
+                reason = self._remove(target, now, progress, begun)
+                break
+            except HoldsChanged:
+                # The window that noticed has done nothing; those before knew all there were.
+                target = self._look_again(progress)
+                begun = replace(begun, again=True)
         if target.layout is not None and reason is StopReason.EXHAUSTED:
             progress.warnings += build_indexes(self._connection, self._policy, target)
         return reason
 
-    def _walk(
-        self,
-        target: Target,
-        now: datetime,
-        progress: PurgeProgress,
-        begun: Begun,
-        *,
-        leaf: bool = False,
-    ) -> StopReason:
-        """Clear the windows of one table, which may be a leaf of the one the run is on."""
-        assert progress.ledger is not None
-        if begun.resumed and not leaf:
-            with self._looking():
-                progress.split = find_split(self._connection, self._request.run_id)
-        planned_at = now if progress.split is None else progress.split.planned_at
-        plan = self._plan(target, planned_at, progress)
-        archive = archive_of(target, self._request.run_id, planned_at)
-
-        def store(ledger: WindowLedger | ShardLedger) -> WindowStore:
-            return WindowStore(self._connection, target, ledger, archive)
-
-        shared = SharedRun(
-            self._connection, self._policy, self._request, self._around, self._budget,
-            target, begun, progress, self._report, store,
-        )  # fmt: skip
-        in_ranges = not leaf and shared.begin(planned_at)
-        if not leaf:
-            self._report.started(target.facts.label, plan, resumed=begun.resumed)
-        with throttled(
-            self._policy, self._around, self._connection, target.tables, self._hours, self._budget,
-            begun.objection, self._report, progress.waited,
-        ) as throttle:  # fmt: skip
-            if in_ranges:
-                return shared.run(throttle)
-            walks = [walk_of(walk, target.facts, self._connection) for walk in plan.walks]
-            if begun.resumed:
-                walks = self._skip_done(walks, progress)
-            windows = store(progress.ledger)
-            return self._loop(windows, progress, begun.objection, throttle).run(walks)
-
-    def _in_parts(
-        self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
-    ) -> StopReason:
-        """Let whole parts go, and clear the others like tables of their own."""
-        assert progress.ledger is not None
-        assert progress.tally is not None
-        tally, budget, pace = progress.tally, self._budget, self._policy.pace
-        steps = Steps(
-            self._connection,
-            self._policy,
-            progress.ledger,
-            tally,
-            self._report,
-            Rest(pace.duty, self._around.clock, begun.objection),
-            lambda: begun.objection() or budget.spent(tally.rows) or self._hours_over(),
-        )
-
-        def walk(leaf: Target, ledger: WindowLedger) -> StopReason:
-            progress.ledger, self._probing_since = ledger, self._around.clock.monotonic()
-            return self._walk(leaf, now, progress, begun, leaf=True)
-
+    def _look_again(self, progress: PurgeProgress) -> Target:
+        """Resolve the policy anew, with the holds there are by now."""
         try:
-            return self._parts(target, progress).purge(steps, self._report, begun, walk)
-        finally:
-            progress.warnings += tuple(steps.warnings)
-
-    def _hours_over(self) -> StopReason | None:
-        return StopReason.TIME_BUDGET if self._hours.closed() else None
-
-    def _parts(self, target: Target, progress: PurgeProgress) -> Parts:
-        limited = self._request.limit is not None or self._policy.pace.row_budget is not None
-        return Parts(self._connection, target, progress.cutoffs, limited=limited)
-
-    def _plan(self, target: Target, now: datetime, progress: PurgeProgress) -> Plan:
-        # What was cut into stretches of the heap goes on along the heap.
-        walker = self._request.walker if progress.split is None else "heap"
-        with self._looking():
-            progress.plan = Planner(self._connection, target, now, progress.cutoffs, walker).plan()
-        if progress.tally is not None:
-            progress.tally.phases.probe += self._around.clock.monotonic() - self._probing_since
-        return progress.plan
+            with self._looking():
+                target = resolve(self._connection, self._policy)
+        except PolicyRefused as refused:
+            raise RunHalted(reason=refused.message) from refused
+        progress.holds = target.holds_told
+        return target
 
     def _take_up(self, progress: PurgeProgress) -> None:
         """Count on from what an earlier attempt committed."""
@@ -255,40 +160,6 @@ class _Purge:
             summary = progress.ledger.summary(self._connection)
         progress.tally.number = summary.last_number
         progress.tally.rows = summary.rows
-
-    def _skip_done(self, walks: list[Walk], progress: PurgeProgress) -> list[Walk]:
-        """Go on after the last window an earlier attempt committed."""
-        assert progress.ledger is not None
-        with self._looking():
-            last = progress.ledger.done_to(self._connection)
-        names = [walk.name for walk in walks]
-        if last is None or last[0] not in names:
-            return walks
-        remaining = walks[names.index(last[0]) :]
-        remaining[0].skip_to(last[1])
-        return remaining
-
-    def _loop(
-        self,
-        windows: Windows,
-        progress: PurgeProgress,
-        objection: Callable[[], StopReason | None],
-        throttle: Throttle | None = None,
-    ) -> PurgeLoop:
-        assert progress.tally is not None
-        pace, clock = self._policy.pace, self._around.clock
-        rest = Rest(pace.duty, clock, objection)
-        return PurgeLoop(
-            windows,
-            pace,
-            self._budget,
-            rest,
-            clock,
-            objection,
-            self._report,
-            progress.tally,
-            throttle,
-        )
 
     def _rehearse(self, target: Target, now: datetime, progress: PurgeProgress) -> RunResult:
         tally, whole = Tally(), None
@@ -313,4 +184,11 @@ class _Purge:
             report=self._report,
             closing=self._closing(target, progress),
             tally=tally,
+            exceeded=lambda rows: self._exceeded(target, rows),
         ).run()
+
+    def _exceeded(self, target: Target, rows: int) -> AllowanceExceeded | None:
+        """Return what would stop a run that takes so many rows; None where nothing would."""
+        if not self._limited:
+            return None
+        return Limit(self._connection, target, Tally()).over(rows)

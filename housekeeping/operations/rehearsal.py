@@ -34,6 +34,8 @@ class CountingWindows:
 
     def __init__(self, store: WindowStore) -> None:
         self._store = store
+        self.held = 0
+        """rows that have expired and stay for a hold"""
 
     def delete(
         self,
@@ -45,6 +47,7 @@ class CountingWindows:
         *,
         done_to: str | None,  # noqa: ARG002
     ) -> WindowOutcome:
+        self.held += self._store.count_held(range_, predicate)
         return self._store.count(range_, predicate, how.limit)
 
     def blocked(self) -> bool:

@@ -29,7 +29,7 @@ from housekeeping.stores.postgres.ledger_schema import ledger_missing
 from housekeeping.stores.postgres.preflight import Target, resolve
 from housekeeping.stores.postgres.shard_ledger import ShardClaims, ShardLedger
 from housekeeping.stores.postgres.split_ledger import Split, find_split
-from housekeeping.stores.postgres.windows import WindowStore
+from housekeeping.stores.postgres.windows import HoldsChanged, WindowStore
 
 _log = logging.getLogger("housekeeping.shards")
 _PATIENCE = timedelta(seconds=60)  # for a place; then this process is better used
@@ -135,6 +135,9 @@ class _Sharing:
             worker = self._worker(found, ours, throttle, objection)
             try:
                 return worker.work() or StopReason.EXHAUSTED
+            except HoldsChanged:
+                # Its ranges go back; the owner looks the new holds up and goes on with them.
+                return StopReason.STOPPED
             finally:
                 self._ranges = worker.ranges_done
 

@@ -121,6 +121,38 @@ class StandbyRefused(PolicyRefused):
     """
 
 
+class NewestUnserved(PolicyRefused):
+    """{policy}: keep_newest would read a whole group of {table} for every expired row: no index
+    leads with {columns} in that order. Build it first:
+    {remedy}
+    """
+
+
+class HoldUnusable(PolicyRefused):
+    """{policy}: {hold} ({reason}) can't be honoured: {fault}
+
+    As long as it stands and can't be, nothing is removed from database {database}. {remedy}
+    """
+
+
+class HoldDelayed(HousekeepingError):
+    """The hold is not placed: a window of a run on {database} is still under way after {seconds} s.
+
+    Place it again in a moment; until it is placed, held rows may go.
+    """
+
+
+class RunHalted(HousekeepingError):
+    """The run ended early, on purpose: {reason}"""
+
+
+class AllowanceExceeded(RunHalted):
+    """{table}: {found} rows would go; without a yes a run may take {limit} ({allowance}). {done}.
+    If so many have expired indeed, run it once with --yes (confirmed=True for the task) or allow
+    more; if not, look at age, age_unit and where.
+    """
+
+
 class StoreUnreachable(HousekeepingError):
     """{store} can't be reached: {reason}
 

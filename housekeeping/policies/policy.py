@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from housekeeping.policies.allowance import Allowance
+from housekeeping.policies.hold import Hold
 from housekeeping.policies.pace import Pace
 
 
@@ -14,6 +16,9 @@ class Policy:
     name: str
     database_url: str = field(repr=False)
     pace: Pace = field(default_factory=Pace)
+    allowance: Allowance = field(default_factory=Allowance)
+    holds: tuple[Hold, ...] = ()
+    """every hold the settings place on the policy's database, whatever their tables"""
 
     @property
     def task(self) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.policy import Policy
+from housekeeping.policies.table import TableName as TableName  # noqa: PLC0414 - part of a policy's words
 
 AgeUnit = Literal["s", "ms", "us"]
 
@@ -18,22 +19,9 @@ AgeUnit = Literal["s", "ms", "us"]
 _OF_NO_ROW = {
     *("operation", "name", "database_url", "pace"),
     *("table", "age", "rules", "child_names", "partitions", "vacuum_after_rows"),
+    # Counted before a partition goes; and looked up in the database, with those placed there.
+    *("allowance", "holds"),
 }
-
-
-@dataclass(frozen=True)
-class TableName:
-    """A table as the user wrote it.
-
-    Without a schema, `name` is looked up as it stands in the search path, and only then read as
-    SQL would read it (`schema.table`, `"Quoted"`): a name with a dot or a quote in it stays a name.
-    """
-
-    name: str
-    schema: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}" if self.schema else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +96,19 @@ class PartitionCare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeepNewest:
+    """The newest rows of each group stay, whatever their age and whatever the rules say.
+
+    Newest by the policy's age, then by the primary key. Rows without an age never expire and take
+    nobody's place.
+    """
+
+    rows: int
+    per: tuple[str, ...] = ()
+    """columns that make a group, NULL being a value like any other; none: the whole table is one"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurgePolicy(Policy):
     """Which rows of one table expire, and how gently they go."""
 
@@ -119,6 +120,7 @@ class PurgePolicy(Policy):
     kept_by: tuple[KeptBy, ...] = ()
     vacuum_after_rows: int | None = None
     """tables that lost so many rows in a run are vacuumed after it; None: left to autovacuum"""
+    keep_newest: KeepNewest | None = None
     child_names: tuple[tuple[str, str], ...] = ()
     """what rows of a referring table are called in details: (table, key)"""
     archive: ArchiveTo | None = None

@@ -83,6 +83,8 @@ class RunResult:
     """one entry a table, for operations that work on several: its name, what was done, figures"""
     workers: int = 1
     """how many shared the run; told where it was more than one"""
+    holds: tuple[str, ...] = ()
+    """what was in force and kept rows of the table, or rows that would have gone along"""
 
     waits: Mapping[str, float] = field(default_factory=dict)
     """seconds a run was stopped or slowed down, by the health signal it was for"""
@@ -94,9 +96,11 @@ class RunResult:
 
     @property
     def _counted_partly(self) -> bool:
-        """A dry run that began to count and was cut short; an estimate is all it set out to give."""
+        """A dry run that was cut short, or of a run that would be; an estimate counts as whole."""
         if self.plan is None:
             return False
+        if self.plan.get("would_stop", False):
+            return True
         if "counted" in self.plan:
             return bool(self.plan["counted"] == "partly")
         return not self.plan.get("counted_all", True)
@@ -134,6 +138,7 @@ class RunResult:
             tables=tuple(shape.get("tables", ())),
             waits=shape.get("waits", {}),
             workers=shape.get("workers", 1),
+            holds=tuple(shape.get("holds", ())),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -162,6 +167,8 @@ class RunResult:
             shape["tables"] = [dict(table) for table in self.tables]
         if self.workers > 1:
             shape["workers"] = self.workers
+        if self.holds:
+            shape["holds"] = list(self.holds)
         if self.plan is not None:
             shape["plan"] = dict(self.plan)
         if self.error is not None:

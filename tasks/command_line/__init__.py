@@ -6,6 +6,7 @@ history.py   past runs from the ledger
 restore.py   archived rows back into their table
 schedule.py  what RedBeat holds
 control.py   pause, resume, stop
+hold.py      legal holds: placed, listed, released
 console.py   how things look on a terminal and in a pipe
 """
 
@@ -13,6 +14,7 @@ from tasks.command_line.check import check
 from tasks.command_line.control import pause, resume, stop
 from tasks.command_line.group import RefusingGroup
 from tasks.command_line.history import history
+from tasks.command_line.hold import hold
 from tasks.command_line.restore import restore
 from tasks.command_line.run import run
 from tasks.command_line.schedule import schedule
@@ -22,7 +24,7 @@ housekeeping = RefusingGroup(
     help="Keep the stores behind job schedulers and message queues small, fast and honest.\n\n"
     "Exit codes: 0 done, 1 failed, 2 partial, 3 another run holds the lock, 64 wrong usage, "
     "65 bad configuration.",
-    commands=[run, check, history, restore, schedule, pause, resume, stop],
+    commands=[run, check, history, restore, schedule, pause, resume, stop, hold],
 )
 
 

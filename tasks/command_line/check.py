@@ -52,6 +52,10 @@ def _findings(*, init: bool) -> list[Finding]:
         Finding("warning", section, "is valid; no operation of this version uses it yet")
         for section in suite.unused_sections()
     ]
+    findings += [
+        Finding("warning", f"holds.{name}", "protects nothing: no policy works on its database_url")
+        for name in suite.idle_holds()
+    ]
     if not suite.all_policies():
         findings.append(
             Finding(

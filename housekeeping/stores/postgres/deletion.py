@@ -5,12 +5,13 @@ pinned   lock, look again, delete: for rows that take children along or that ano
          keeps, for a row limit, and for a window in which somebody holds a row
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg2 import sql
 
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.held_relatives import way_down
 from housekeeping.stores.postgres.names import apart_from
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.ranges import Range
@@ -88,6 +89,26 @@ class Deletion:
             skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
         )
         return Statement("purge.pin_children", body)
+
+    def pin_relatives(self, *, skip_locked: bool) -> Iterator[Statement]:
+        """Lock the rows further down that may come to be held, each level after the one above it:
+        nobody can add a row below one that is locked.
+        """
+        for relative in self._predicate.relatives:
+            for way in relative.levels():
+                body = sql.SQL(
+                    "SELECT count(*) FROM (SELECT FROM (SELECT {columns} FROM {table}"
+                    " WHERE {window} AND {pinned}) AS hk_doomed{way} FOR UPDATE OF hk_last{skip})"
+                    " AS hk_pinned"
+                ).format(
+                    columns=_names(way[0].parent_columns),
+                    table=self._facts.identifier,
+                    way=way_down(way, "hk_doomed", "hk_last"),
+                    window=self._window,
+                    pinned=self._pinned(),
+                    skip=sql.SQL(" SKIP LOCKED" if skip_locked else ""),
+                )
+                yield Statement("purge.pin_relatives", body)
 
     def drain(self, child: Child) -> Statement:
         """Delete up to %(children)s of the pinned rows' rows in one child table."""
@@ -226,6 +247,19 @@ class Deletion:
             )
             for child in self._children
             if child.keeps
+        ]
+        conditions += [
+            sql.SQL(
+                "NOT EXISTS (SELECT FROM (SELECT {columns}) AS hk_own{way}"
+                " WHERE hk_last.xmax <> pg_current_xact_id()::xid)"
+            ).format(
+                columns=sql.SQL(", ").join(
+                    identifier(self._facts.name, column) for column in way[0].parent_columns
+                ),
+                way=way_down(way, "hk_own", "hk_last"),
+            )
+            for relative in self._predicate.relatives
+            for way in relative.levels()
         ]
         return sql.SQL(" AND ").join(conditions)
 

@@ -87,7 +87,7 @@ class Emptying:
     def empty(self) -> Emptied:
         """Do it. Raises TooManyChildren, RowsRefused, PeriodsMissed and DBAPIError."""
         how = self._how
-        pins = self._target.children or self._target.keepers or how.replaying
+        pins = self._target.pins or how.replaying
         if pins or how.held is Held.PASS or how.limit is not None:
             return self._pinned()
         counts, moved = self._done(self._deletion.direct())
@@ -110,7 +110,7 @@ class Emptying:
         if gone == how.limit:
             return Emptied(counts, moved=moved)
         # Rows that were pinned and stayed: something keeps them now, or an update moved them away.
-        strayed = pinned - gone if not self._target.keepers else 0
+        strayed = pinned - gone if not self._target.keeps else 0
         return Emptied(counts, max(strayed, self._stayed()), moved=moved)
 
     def _pin_children(self) -> None:
@@ -118,6 +118,8 @@ class Emptying:
         for child in self._target.children:
             if child.keeps or self._how.replaying:
                 self._ask(self._deletion.pin_children(child, skip_locked=skip))
+        for statement in self._deletion.pin_relatives(skip_locked=skip):
+            self._ask(statement)
 
     def _stayed(self) -> int:
         """Count expired rows that are still there: somebody holds them, or a trigger keeps them."""

@@ -1,6 +1,7 @@
 """What the planner expects, and which index serves an order: EXPLAIN says, never count(*)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg2 import sql
@@ -49,6 +50,14 @@ def explain(
     plan = execute(connection, statement, **values).scalar_one()
     node: dict[str, Any] = plan[0]["Plan"]
     return node
+
+
+@contextmanager
+def order_only(connection: Connection) -> Iterator[None]:
+    """Leave the planner nothing but indexes that yield the order asked for; in a transaction."""
+    execute(connection, _ORDER_ONLY)
+    yield
+    execute(connection, _ANY_PLAN)  # an error ends the transaction, and the settings with it
 
 
 def estimated_rows(
@@ -107,11 +116,8 @@ def index_serving(
     body = sql.SQL(
         "SELECT {key} FROM {table} WHERE {equality}{key} < %(cutoff)s ORDER BY {key} LIMIT 1000"
     ).format(key=key.expression, table=facts.identifier, equality=key.equality)
-    execute(connection, _ORDER_ONLY)
-    try:
+    with order_only(connection):
         node = explain(connection, "estimate.index", body, {**key.values, "cutoff": cutoff})
-    finally:
-        execute(connection, _ANY_PLAN)
     scan = node.get("Plans", [{}])[0] if node["Node Type"] == "Limit" else node
     if scan.get("Node Type") in ("Index Scan", "Index Only Scan") and "Filter" not in scan:
         return str(scan["Index Name"])

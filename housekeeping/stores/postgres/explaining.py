@@ -59,7 +59,7 @@ def window_statements(
 ) -> Iterator[tuple[Statement, Mapping[str, Any]]]:
     """Yield what a run sends to delete a window, with its values, in the order it is sent."""
     values = {**deletion.values, "limit": limit, "children": CHILD_ROWS + 1}
-    if not (target.children or target.keepers or limit is not None):
+    if not (target.pins or limit is not None):
         yield deletion.direct(), values
         return
     yield deletion.pin(skip_locked=False), values

@@ -8,6 +8,7 @@ detached_partition  one row a partition we took out of its table, and what becam
 rebuild             one row a REINDEX CONCURRENTLY, before it begins: what it leaves is ours
 split               one row a run that several workers share: what each of them has to know
 shard               one row a disjoint range of such a run: who works on it, how far it is done
+hold                one row a hold placed in this database; released ones stay
 """
 
 TABLES = (
@@ -19,6 +20,7 @@ TABLES = (
     "rebuild",
     "split",
     "shard",
+    "hold",
 )
 
 # Append only: a database holds the versions it has been given.
@@ -107,5 +109,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             last_window int NOT NULL, rows bigint NOT NULL DEFAULT 0, done_at timestamptz,
             PRIMARY KEY (run_id, number)) WITH (fillfactor = 50)
         """,
+    ),
+    (
+        """
+        CREATE TABLE housekeeping.hold (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            relation text NOT NULL, condition text NOT NULL, reason text NOT NULL,
+            placed_by text NOT NULL, placed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            released_by text, released_at timestamptz)
+        """,
+        "CREATE INDEX hold_in_force ON housekeeping.hold (id) WHERE released_at IS NULL",
     ),
 )

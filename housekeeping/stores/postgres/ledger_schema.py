@@ -39,7 +39,7 @@ _USABLE = Statement(
         """
         SELECT coalesce(bool_and(
                    has_table_privilege(format('housekeeping.%%I', name), 'SELECT')
-                   AND (name = 'migration' OR (
+                   AND (name IN ('migration', 'hold') OR (
                         has_table_privilege(format('housekeeping.%%I', name), 'INSERT')
                         AND has_table_privilege(format('housekeeping.%%I', name), 'UPDATE')
                         AND has_table_privilege(format('housekeeping.%%I', name), 'DELETE')))), true)

@@ -13,6 +13,7 @@ from housekeeping.policies.errors import (
     PolicyRefused,
     TableMissing,
 )
+from housekeeping.policies.policy import Policy
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
 from housekeeping.stores.postgres.catalog import (
     TableFacts,
@@ -33,7 +34,7 @@ from housekeeping.stores.postgres.statement import Statement, execute, identifie
 _TYPE_NAME = Statement("catalog.type_name", sql.SQL("SELECT format_type(%(oid)s, NULL)"))
 
 
-def table_called(connection: Connection, policy: PurgePolicy, name: TableName) -> TableFacts:
+def table_called(connection: Connection, policy: Policy, name: TableName) -> TableFacts:
     oid = find_table(connection, name)
     if oid is None:
         names = table_names(connection)
@@ -111,7 +112,7 @@ def age_type_on(
 
 
 def check_expression(
-    connection: Connection, policy: PurgePolicy, facts: TableFacts, setting: str, text: str
+    connection: Connection, policy: Policy, facts: TableFacts, setting: str, text: str
 ) -> str:
     """Have the server parse a user's expression over the table, and return its type."""
     reason = fault_of_expression(text)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from psycopg2 import sql
 
 from housekeeping.policies.purge import Age, Equals, ExpiryRule, KeptBy
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.cutoffs import AgeType
+from housekeeping.stores.postgres.held_relatives import HeldRelative
+from housekeeping.stores.postgres.holds import StandingHold
 from housekeeping.stores.postgres.names import apart_from
 from housekeeping.stores.postgres.statement import identifier, raw
 
@@ -25,6 +27,13 @@ class Keeper:
     """the keeper is the purged table, and a row that refers to itself keeps nothing"""
 
 
+class Guard(Protocol):
+    """Something that keeps rows of the purged table."""
+
+    def guard(self, facts: TableFacts) -> sql.Composable:
+        """Return `AND ...`, true for rows it does not keep."""
+
+
 @dataclass(frozen=True)
 class Predicate:
     """Which rows of a table go: bound values and quoted names only."""
@@ -37,6 +46,10 @@ class Predicate:
     """the number of the rule a row expired by"""
     values: Mapping[str, Any]
     reasons: tuple[str, ...]
+    held: sql.Composable | None = None
+    """true for rows a hold keeps, whether or not they expired; None without holds"""
+    relatives: tuple[HeldRelative, ...] = ()
+    """other tables' rows that have to be locked before a row goes: they may come to be held"""
 
     @property
     def condition(self) -> sql.Composable:
@@ -54,6 +67,8 @@ class PredicateBuilder:
         where: str | None,
         keepers: Sequence[Keeper],
         now: datetime,
+        newest: Guard | None = None,
+        holding: Sequence[StandingHold | HeldRelative] = (),
     ) -> None:
         self._facts = facts
         self._age = age
@@ -61,6 +76,8 @@ class PredicateBuilder:
         self._where = where
         self._keepers = keepers
         self._now = now
+        self._newest = newest
+        self._holding = holding
 
     def build(self, rules: Sequence[ExpiryRule], cutoffs: Mapping[str, datetime]) -> Predicate:
         """Return the predicate of some of the policy's rules."""
@@ -87,13 +104,23 @@ class PredicateBuilder:
             reason=_case(tests),
             values=values,
             reasons=tuple(rule.reason for rule in rules),
+            held=self._held(),
+            relatives=tuple(each for each in self._holding if isinstance(each, HeldRelative)),
         )
 
     def _kept(self, values: dict[str, Any]) -> sql.Composable:
         guards = [
             self._guard(number, keeper, values) for number, keeper in enumerate(self._keepers)
         ]
-        return sql.SQL("").join(guards)
+        # What looks furthest stands last: it is asked of rows nothing else keeps.
+        others: list[Guard] = [*self._holding, *([self._newest] if self._newest else [])]
+        return sql.SQL("").join([*guards, *(each.guard(self._facts) for each in others)])
+
+    def _held(self) -> sql.Composable | None:
+        if not self._holding:
+            return None
+        held = [each.held(self._facts) for each in self._holding]
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(held))
 
     def _guard(self, number: int, keeper: Keeper, values: dict[str, Any]) -> sql.Composable:
         kept_by = keeper.kept_by

@@ -1,6 +1,6 @@
 """Refuse before harm: everything a policy names is looked up before a row is touched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -14,6 +14,8 @@ from housekeeping.stores.postgres.catalog import (
     describe_table,
 )
 from housekeeping.stores.postgres.cutoffs import AgeType
+from housekeeping.stores.postgres.held_relatives import HeldRelative, held_relatives
+from housekeeping.stores.postgres.holds import Holds, StandingHold, holds_on_database, holds_over
 from housekeeping.stores.postgres.lookup import (
     age_on,
     age_type_on,
@@ -25,6 +27,7 @@ from housekeeping.stores.postgres.names import (
     clipped,
     quoted,
 )
+from housekeeping.stores.postgres.newest import Newest, newest_on
 from housekeeping.stores.postgres.predicate import Keeper
 from housekeeping.stores.postgres.refusals import (
     PARTITIONED,
@@ -58,6 +61,11 @@ class Target:
     """where rows move to; None: they are deleted"""
     chunks: Hypertable | None = None
     """what TimescaleDB knows of it"""
+    newest: Newest | None = None
+    holding: tuple[StandingHold | HeldRelative, ...] = ()
+    """holds on the table's own rows, and on rows that would go along with them"""
+    holds: Holds = field(default_factory=Holds)
+    """every hold on the database"""
 
     @property
     def partitioned(self) -> bool:
@@ -72,6 +80,28 @@ class Target:
     def tables(self) -> tuple[int, ...]:
         """Oids of the tables a run takes rows from."""
         return (self.facts.oid, *(child.foreign_key.child_oid for child in self.children))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether other rows decide about a row: it is looked at again once it is locked."""
+        relatives = any(isinstance(each, HeldRelative) for each in self.holding)
+        return bool(self.keepers or self.newest or relatives)
+
+    @property
+    def holds_told(self) -> tuple[str, ...]:
+        """Return the holds that keep rows of the table, or rows that would go along, for people."""
+        holds = [
+            hold
+            for each in self.holding
+            for hold in (each.holds if isinstance(each, HeldRelative) else (each,))
+        ]
+        told = (f"{hold.label} on {hold.facts.label}: {hold.reason}" for hold in holds)
+        return tuple(dict.fromkeys(told))
+
+    @property
+    def pins(self) -> bool:
+        """Whether rows have to be locked before they go."""
+        return bool(self.children) or self.keeps
 
 
 def resolve(connection: Connection, policy: PurgePolicy) -> Target:
@@ -95,7 +125,11 @@ def target_on(connection: Connection, policy: PurgePolicy, facts: TableFacts) ->
         k for k in (keeper_called(connection, policy, facts, k) for k in policy.kept_by) if k
     ]
     implied = [implied_keeper(connection, policy, facts, fk) for fk in forbidding_keys(facts)]
-    children = children_of(policy, facts, declared)
+    holds = holds_on_database(connection, policy)
+    relatives = held_relatives(connection, policy, facts, holds)
+    keeping = {keeper.facts.oid for keeper in declared}
+    keeping |= {relative.keys[0].child_oid for relative in relatives}
+    children = children_of(policy, facts, keeping)
     for child in children:
         # We delete them by name, and bound how many; a cascade alone would need no privilege.
         needed = ("SELECT", "UPDATE", "DELETE") if child.keeps else ("SELECT", "DELETE")
@@ -122,6 +156,9 @@ def target_on(connection: Connection, policy: PurgePolicy, facts: TableFacts) ->
         warnings=tuple(_warnings(policy, facts)),
         layout=layout,
         chunks=chunks,
+        newest=newest_on(connection, policy, facts, age),
+        holding=(*holds_over(connection, policy, facts, holds), *relatives),
+        holds=holds,
     )
 
 

@@ -10,6 +10,7 @@ from housekeeping.policies.errors import (
     RowSecurityActive,
     UnindexedForeignKey,
 )
+from housekeeping.policies.policy import Policy
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.catalog import (
     ForeignKey,
@@ -80,7 +81,7 @@ def refuse_self_reference(policy: PurgePolicy, facts: TableFacts, whole: set[int
             )
 
 
-def refuse_hidden(policy: PurgePolicy, facts: TableFacts, needed: tuple[str, ...]) -> None:
+def refuse_hidden(policy: Policy, facts: TableFacts, needed: tuple[str, ...]) -> None:
     """Refuse a table some of whose rows we could not see, lock or delete."""
     missing = [privilege for privilege in needed if privilege not in facts.privileges]
     if missing:

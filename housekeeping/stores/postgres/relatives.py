@@ -1,6 +1,6 @@
 """Tables that refer to the purged one: whose rows go with its rows, and whose rows keep them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -37,11 +37,13 @@ class Child:
 
 
 def children_of(
-    policy: PurgePolicy, facts: TableFacts, keepers: Sequence[Keeper]
+    policy: PurgePolicy, facts: TableFacts, keeping: Collection[int]
 ) -> tuple[Child, ...]:
-    """Cascading children; a table that refers to itself is a matter of keepers, not of children."""
+    """Cascading children; a table that refers to itself is a matter of keepers, not of children.
+
+    `keeping`: oids of tables whose rows may keep their parent.
+    """
     names, reasons = dict(policy.child_names), {rule.reason for rule in policy.rules}
-    keeping = {keeper.facts.oid for keeper in keepers}
     return tuple(
         Child(
             key=names.get(

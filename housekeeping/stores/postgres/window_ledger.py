@@ -12,6 +12,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.policies.errors import LeaseTaken
+from housekeeping.stores.postgres.hold_ledger import HOLDS_LOCK
 from housekeeping.stores.postgres.statement import Statement, execute
 
 KEEP_WINDOWS = timedelta(days=90)  # totals live on in `run`; windows are for looking into one
@@ -19,8 +20,12 @@ _PRUNE_ROWS = 10_000
 
 _TRY_LOCK = Statement(
     "fence.try_lock",
-    # The table's oid under our own prefix: one batch at a time per table, whoever started it.
-    sql.SQL("SELECT pg_try_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"),
+    # The table's oid under our own prefix: one batch at a time per table, whoever started it. The
+    # other lock is shared by all batches, and taken alone while a hold is placed.
+    sql.SQL(
+        "SELECT pg_try_advisory_xact_lock((26731::bigint << 32) | %(oid)s::bigint)"
+        " AND pg_try_advisory_xact_lock_shared(%(holds)s)"
+    ),
 )
 _TRY_SHARED = Statement(
     "fence.try_shared",
@@ -150,8 +155,10 @@ def share_fence(connection: Connection, oid: int) -> bool:
 
 
 def try_fence(connection: Connection, oid: int) -> bool:
-    """Take the table's advisory lock for this transaction; False when another batch holds it."""
-    return bool(execute(connection, _TRY_LOCK, oid=oid).scalar_one())
+    """Take the table's advisory lock for this transaction; False when another batch holds it, or
+    when somebody is placing a hold.
+    """
+    return bool(execute(connection, _TRY_LOCK, oid=oid, holds=HOLDS_LOCK).scalar_one())
 
 
 def wait_for_fence(connection: Connection, oid: int) -> None:

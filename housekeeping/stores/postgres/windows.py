@@ -14,8 +14,10 @@ from housekeeping.stores.postgres.archive_tables import count_in
 from housekeeping.stores.postgres.archiving import Archive, PeriodsMissed
 from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded, set_guards
+from housekeeping.stores.postgres.counting import held_in
 from housekeeping.stores.postgres.deletion import Deletion
 from housekeeping.stores.postgres.emptying import Emptied, Emptying, How, RowsRefused
+from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
@@ -33,6 +35,10 @@ _FILENODE = Statement("window.filenode", sql.SQL("SELECT pg_relation_filenode(%(
 
 class FenceBusy(Exception):
     """Another session's batch on the table is under way."""
+
+
+class HoldsChanged(Exception):
+    """A hold was placed, released or changed since the run looked; nothing of the window is done."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,9 @@ class WindowStore:
             set_guards(self._connection, self._policy.pace, seqscan=False)
             if not self._ledger.enter(self._connection):
                 raise FenceBusy
+            # A statement of its own: one that began before the lock was ours would not see it.
+            if holds_now(self._connection) != self._target.holds.version:
+                raise HoldsChanged
             emptied = Emptying(
                 self._connection, self._target, self._archive, record.range, predicate, how
             ).empty()
@@ -176,6 +185,13 @@ class WindowStore:
                 along = execute(self._connection, statement, **deletion.values, limit=limit)
                 counts[child.key] += int(along.scalar_one())
         return WindowOutcome(counts, rows, 0, False, time.perf_counter() - begun, 0.0)
+
+    def count_held(self, range_: Range, predicate: Predicate) -> int:
+        """Count a window's rows that have expired and stay for a hold."""
+        if predicate.held is None:
+            return 0
+        with guarded(self._connection, self._policy.pace, reading=True):
+            return held_in(self._connection, self._target.facts, range_, predicate)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         """Record a row that refuses to go, so that the run can pass it and say so.

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from housekeeping.policies.allowance import Allowance
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import (
     Age,
     ExpiryRule,
+    KeepNewest,
     KeptBy,
     PartitionCare,
     PurgePolicy,
@@ -37,6 +39,7 @@ PLAIN = PurgePolicy(
         {"partitions": PartitionCare(grace=MONTH, then="keep")},
         {"vacuum_after_rows": 10_000},
         {"child_names": (("logs", "lines"),)},
+        {"allowance": Allowance(share=0.5)},
     ],
 )
 def test_what_says_nothing_of_rows_does_not_matter(change: dict[str, Any]) -> None:
@@ -51,6 +54,7 @@ def test_what_says_nothing_of_rows_does_not_matter(change: dict[str, Any]) -> No
         {"where": "true"},
         {"kept_by": (KeptBy(table="holds", column="event", refers_to="id"),)},
         {"archive": ArchiveTo(prefix="old")},
+        {"keep_newest": KeepNewest(rows=1)},
     ],
 )
 def test_what_may_keep_a_row_does(change: dict[str, Any]) -> None:
@@ -60,13 +64,13 @@ def test_what_may_keep_a_row_does(change: dict[str, Any]) -> None:
 def test_a_field_somebody_adds_later_counts_as_keeping_rows_once_it_is_set() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Later(PurgePolicy):
-        holds: tuple[str, ...] = ()
+        reserves: tuple[str, ...] = ()
 
     @dataclass(frozen=True, kw_only=True)
     class Unknowable(PurgePolicy):
-        holds: list[str] = field(default_factory=list)
+        reserves: list[str] = field(default_factory=list)
 
     given = {**vars(PLAIN)}
     assert Later(**given).takes_every_old_row
-    assert not Later(**given, holds=("a",)).takes_every_old_row
+    assert not Later(**given, reserves=("a",)).takes_every_old_row
     assert not Unknowable(**given).takes_every_old_row
