@@ -24,6 +24,7 @@ from housekeeping.stores.postgres.archives.dropping import (
     Kept,
     counting,
     require_complete,
+    require_not_held,
 )
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents
 from housekeeping.stores.postgres.archives.rows import Fingerprint, fingerprint
@@ -129,6 +130,7 @@ class GroupExpiry:
         with guarded(self.connection, counting(self.policy.pace), reading=True, any_plan=True):
             if depending := dependents(self.connection, table.oid):
                 raise Kept(f"it is depended on by {', '.join(depending)}")
+            require_not_held(self.connection, self.policy, table)
             if counted:
                 require_complete(table, fingerprint(self.connection, table.identifier))
 
@@ -160,7 +162,7 @@ class GroupExpiry:
             self.policy.database_url,
             self.ledger,
             self.fence_oid,
-            self.policy.pace,
+            self.policy,
             self._objected,
         )
         begun = self.around.clock.monotonic()

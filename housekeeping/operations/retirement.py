@@ -8,7 +8,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from housekeeping.operations.partition_steps import DROPPED, Steps
+from housekeeping.operations.partition_steps import DROPPED, NotDone, Steps
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.connection import guarded
@@ -22,6 +22,7 @@ from housekeeping.stores.postgres.detaching import (
     finalizing,
     own_foreign_keys,
 )
+from housekeeping.stores.postgres.held_tables import held_whole
 
 Export = Callable[[Connection, Detached], None]
 """Takes a detached table's rows elsewhere before it is dropped; raises to keep the table."""
@@ -114,6 +115,9 @@ class Retirement:
             (now,) = steps.look(detached.id)  # somebody may have thought better of it meanwhile
             if now.fate is not Fate.DUE:
                 raise PartitionChanged(table=detached.label)
+            held = held_whole(steps.connection, steps.policy, detached.oid, [steps.ledger.oid])
+            if held is not None:
+                raise NotDone(held)
             drop_detached(steps.connection, detached)
             record_drop(steps.connection, detached.id, steps.ledger.run_id)
             steps.record(detached.label, detached.bounds, counts, 0)

@@ -10,7 +10,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.pace import Pace
-from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents, known_tables
+from housekeeping.policies.policy import Policy
+from housekeeping.stores.postgres.archives.known import (
+    ArchivedTable,
+    dependents,
+    known_tables,
+    oid_of_label,
+)
 from housekeeping.stores.postgres.archives.rows import (
     Fingerprint,
     fingerprint,
@@ -19,6 +25,7 @@ from housekeeping.stores.postgres.archives.rows import (
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import sentence, sqlstate
 from housekeeping.stores.postgres.connection import guarded
+from housekeeping.stores.postgres.held_tables import held_whole
 from housekeeping.stores.postgres.statement import Statement, execute
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 
@@ -60,7 +67,7 @@ class Dropping:
     ledger: WindowLedger
     fence_oid: int
     """whose advisory lock an archive run's transactions hold: the source table's"""
-    pace: Pace
+    policy: Policy
     objection: Callable[[], object]
     """asked while the rows are counted"""
 
@@ -74,7 +81,7 @@ class Dropping:
         DBAPIError for a lock not got in time. The transaction is then rolled back.
         """
         watch = BlockWatch(self.url, self.connection, _PATIENCE_SECONDS, self.objection)
-        with watch, guarded(self.connection, counting(self.pace), any_plan=True):
+        with watch, guarded(self.connection, counting(self.policy.pace), any_plan=True):
             if not try_fence(self.connection, self.fence_oid):
                 raise Busy
             self._try_lock(table)
@@ -82,6 +89,7 @@ class Dropping:
             self._lock(table, "SHARE")
             rows = self._require_same(table, expected)
             self._require_alone(table)
+            require_not_held(self.connection, self.policy, table)
             self._drop(table)
             execute(self.connection, _DROPPED, relation=table.relation)
             self.ledger.record(
@@ -147,6 +155,14 @@ class Dropping:
             if sqlstate(error) != _DEPENDED_ON:
                 raise
             raise Kept(sentence(error)) from error
+
+
+def require_not_held(connection: Connection, policy: Policy, table: ArchivedTable) -> None:
+    """Raise Kept where a hold on the table, or on the one its rows came from, keeps any of them."""
+    source = oid_of_label(connection, table.source)
+    taken_from = [] if source is None else [source]
+    if (held := held_whole(connection, policy, table.oid, taken_from)) is not None:
+        raise Kept(held)
 
 
 def counting(pace: Pace) -> Pace:
