@@ -8,6 +8,9 @@ from housekeeping.policies.errors import HoldUnusable
 from housekeeping.policies.hold import Hold
 from housekeeping.policies.purge import KeepNewest, TableName
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.connection import connected
+from housekeeping.stores.postgres.hold_ledger import HOLDS_LOCK
+from housekeeping.stores.postgres.window_ledger import share_fence, try_fence
 from tests.integration.database import Database
 from tests.integration.holding import (
     BOTH_WALKERS,
@@ -280,3 +283,23 @@ def test_a_role_that_may_not_change_holds_runs_under_them(
         assert old(events) == [35]
     finally:
         events.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_no_batch_begins_while_a_hold_is_being_placed(
+    events: Database, around: Surroundings
+) -> None:
+    """Neither one that has the table alone nor one that shares it with other workers."""
+    run(policy_on(events), around)
+    with (
+        events.session() as lawyer,
+        lawyer.cursor() as cursor,
+        connected(events.url, "hk:test") as connection,
+    ):
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (HOLDS_LOCK,))
+        for fence in (try_fence, share_fence):
+            with connection.begin():
+                assert not fence(connection, 1)
+        lawyer.rollback()
+        for fence in (try_fence, share_fence):
+            with connection.begin():
+                assert fence(connection, 1)
