@@ -29,7 +29,10 @@ _TRY_LOCK = Statement(
 )
 _TRY_SHARED = Statement(
     "fence.try_shared",
-    sql.SQL("SELECT pg_try_advisory_xact_lock_shared((26731::bigint << 32) | %(oid)s::bigint)"),
+    sql.SQL(
+        "SELECT pg_try_advisory_xact_lock_shared((26731::bigint << 32) | %(oid)s::bigint)"
+        " AND pg_try_advisory_xact_lock_shared(%(holds)s)"
+    ),
 )
 _LOCK = Statement(
     "fence.lock",
@@ -150,8 +153,10 @@ class Summary:
 
 
 def share_fence(connection: Connection, oid: int) -> bool:
-    """Take the table's advisory lock beside others that share it; False when one doesn't."""
-    return bool(execute(connection, _TRY_SHARED, oid=oid).scalar_one())
+    """Take the table's advisory lock beside others that share it; False when one doesn't, or when
+    somebody is placing a hold.
+    """
+    return bool(execute(connection, _TRY_SHARED, oid=oid, holds=HOLDS_LOCK).scalar_one())
 
 
 def try_fence(connection: Connection, oid: int) -> bool:
