@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -82,16 +83,21 @@ class _Sharing:
         self._report = RunReport(policy, self._request, around.events)
         self._tally = Tally()
         self._ranges = 0
+        self._holds_changed = False
 
     def run(self) -> Shared:
-        with guarded(self._connection, self._policy.pace, reading=True, any_plan=True):
-            found = self._look()
-        if isinstance(found, str):
-            return Shared(0, 0, found)
-        reason, error = ended_by(lambda: self._work(found), self._policy, self._request)
-        if error is not None:
-            _log.warning("%s: a worker left a shared run: %s", self._policy.name, error)
-        return Shared(self._tally.rows, self._ranges, error or reason.value)
+        while True:
+            with guarded(self._connection, self._policy.pace, reading=True, any_plan=True):
+                found = self._look()
+            if isinstance(found, str):
+                return Shared(self._tally.rows, self._ranges, found)
+            self._holds_changed = False
+            reason, error = ended_by(partial(self._work, found), self._policy, self._request)
+            if self._holds_changed:
+                continue
+            if error is not None:
+                _log.warning("%s: a worker left a shared run: %s", self._policy.name, error)
+            return Shared(self._tally.rows, self._ranges, error or reason.value)
 
     def _look(self) -> _Found | str:
         """Look up what is to be done; return why nothing is, where that is so."""
@@ -136,10 +142,11 @@ class _Sharing:
             try:
                 return worker.work() or StopReason.EXHAUSTED
             except HoldsChanged:
-                # Its ranges go back; the owner looks the new holds up and goes on with them.
+                # The window that noticed has done nothing; its range goes back meanwhile.
+                self._holds_changed = True
                 return StopReason.STOPPED
             finally:
-                self._ranges = worker.ranges_done
+                self._ranges += worker.ranges_done
 
     def _budget(self, found: _Found) -> Budget:
         """Return what is left of the owner's time; its rows are the owner's matter."""

@@ -17,6 +17,7 @@ from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.shard_ledger import ShardClaims
 from tests.conditions import wait_until
 from tests.integration.database import Database
+from tests.integration.holding import place
 from tests.integration.operations.sharing import (
     EXPIRED,
     KEPT,
@@ -195,3 +196,23 @@ def test_a_worker_that_is_merely_slow_keeps_its_range(
     assert_done_exactly_once(filled, result)
     assert shared.ranges > 0
     assert filled.column("SELECT DISTINCT claim FROM housekeeping.shard") == [1]
+
+
+def test_a_hold_placed_meanwhile_binds_every_worker(filled: Database, around: Surroundings) -> None:
+    of_the_case = "SELECT id FROM events WHERE id % 7 = 0 ORDER BY id"
+
+    def hold() -> list[int]:
+        place(filled, "id % 7 = 0")
+        return filled.column(of_the_case)
+
+    act = AfterWindow(hold, window=2)
+    with crew(around) as helpers:
+        result = run_shared(policy_on(filled, pace=SHARED), listening(around, act), helpers)
+
+    assert result.success
+    assert filled.column(of_the_case) == act.outcome
+    assert len(act.outcome) > 5_000
+    assert filled.one("SELECT count(*) FROM events WHERE id % 11 <> 0 AND id % 7 <> 0") == 0
+    assert result.total == ledger_rows(filled) == EXPIRED + KEPT - filled.count("events")
+    assert filled.rows(OVERLAPS) == []
+    assert helpers.shares[0].result(1).ended in ("exhausted", "the run has ended")

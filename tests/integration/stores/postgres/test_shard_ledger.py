@@ -11,6 +11,7 @@ from housekeeping.policies.errors import LeaseTaken, ShardTaken
 from housekeeping.stores.postgres.catalog import TableFacts
 from housekeeping.stores.postgres.connection import guarded
 from housekeeping.stores.postgres.fencing import become_writer
+from housekeeping.stores.postgres.hold_ledger import place
 from housekeeping.stores.postgres.shard_ledger import ShardClaims, ShardLedger
 from housekeeping.stores.postgres.split_ledger import (
     SplitLedger,
@@ -190,3 +191,24 @@ def test_a_range_left_in_the_middle_goes_on_there(
     with guarded(owner, PACE):
         ShardClaims(RUN, "first", "same").finish(owner, shard)  # too late: it is somebody else's
         assert standing_of(owner, RUN).unfinished == 4
+
+
+def test_a_hold_waits_for_windows_under_way_and_no_new_one_slips_in(
+    connections: Connect, owner: Connection, split: SplitLedger, facts: TableFacts, events: Database
+) -> None:
+    worker, guardian = connections(), connections()
+    shard = claimed(worker, "worker")
+    ledger = ShardLedger(RUN, facts.label, facts.oid, shard)
+
+    def hold() -> None:
+        with guarded(guardian, PACE):
+            place(guardian, "public.events", "true", "audit", "judge@here")
+
+    with ThreadPoolExecutor(1) as threads, guarded(worker, PACE):
+        assert ledger.enter(worker)
+        placing = threads.submit(hold)
+        events.wait_until_we_wait_for_a_lock()
+        assert not commit_window(owner, facts, claimed(owner, "owner"), done_to=15)
+        record(ledger, worker, shard.last_window + 1, 5, 7)
+        worker.commit()
+        placing.result(10)
