@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.pacing import Budget, Clock, Rest
 from housekeeping.engine.sizing import WindowSize
+from housekeeping.engine.throttling import Throttle
 from housekeeping.operations.restore_parts import Part
 from housekeeping.policies.archives import RestorePolicy
 from housekeeping.policies.events import EventStream, WindowCommitted
@@ -27,7 +28,7 @@ from housekeeping.stores.postgres.archives.putting_back import (
 )
 from housekeeping.stores.postgres.archives.rows import TextRow
 from housekeeping.stores.postgres.catalog import describe_table
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
+from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ranges import HeapRange
@@ -62,6 +63,7 @@ class Restoring:
     clock: Clock
     events: EventStream
     expected: int
+    throttle: Throttle
     number: int = 0
     restored: int = 0
     counts: dict[str, Counter[str]] = field(default_factory=dict)
@@ -160,7 +162,7 @@ class Restoring:
                 self._refuse(relation, told)
         seconds = self.clock.monotonic() - begun
         self._count(relation, total, seconds)
-        Rest(self.policy.pace.duty, self.clock, self.objection).after(seconds)
+        self.throttle.rest_after(seconds)
         return total, seconds
 
     def _tried(
@@ -170,13 +172,14 @@ class Restoring:
         told = ""
         for _ in range(_ATTEMPTS):
             try:
-                return work(window), ""
+                with self.throttle.window():
+                    return work(window), ""
             except NotAllTaken:
                 return None, "a trigger of the table keeps it out"
             except FenceTaken:
                 told = "another run is at work on the table"
             except DBAPIError as error:
-                condition, told = condition_of(error), sentence(error)
+                condition, told = condition_of(error), self.throttle.cause(error)
                 if condition in (Condition.REFUSED_BY_ROW, Condition.TOO_SLOW):
                     return None, told
                 if condition is not Condition.CONTENDED:
@@ -186,7 +189,7 @@ class Restoring:
         return None, told
 
     def watch(self) -> None:
-        reason = self.objection() or self.budget.spent(self.restored)
+        reason = self.objection() or self.budget.spent(self.restored) or self.throttle.hold()
         if reason is not None:
             raise Leaving(reason)
 

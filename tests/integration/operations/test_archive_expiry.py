@@ -10,6 +10,7 @@ from housekeeping.engine.run import Surroundings
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
+from housekeeping.policies.hours import MaintenanceHours, Opening
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.connection import place
@@ -25,7 +26,7 @@ from tests.integration.archived import (
     there,
 )
 from tests.integration.database import Database
-from tests.integration.runs import run
+from tests.integration.runs import BRISK, run
 
 
 @pytest.fixture
@@ -304,4 +305,13 @@ def test_tables_that_would_go_while_their_rows_still_come_are_refused(
     ):
         with pytest.raises(ArchiveKeptTooShort, match="Give a keep_for of more than 365 days"):
             look()
+    assert len(there(archived)) == 2
+
+
+def test_it_works_in_its_hours_only(archived: Database, around: Surroundings) -> None:
+    now = archived.one("SELECT now() AT TIME ZONE 'UTC'")
+    opening = Opening(*((now + timedelta(hours=hours)).time() for hours in (2, 3)))
+    closed = replace(BRISK, only_between=MaintenanceHours((opening,)))
+    result = expire(expiring(archived, pace=closed), around)
+    assert (result.stop_reason, result.success, result.total) == (StopReason.THROTTLED, False, 0)
     assert len(there(archived)) == 2
