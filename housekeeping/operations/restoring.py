@@ -122,18 +122,19 @@ class Restoring:
         names = part.manifest.names
         places = [names.index(column.name) for column in part.to.columns]
         # Without a key a row that was put back earlier would be there twice.
-        done = 0 if part.to.key else back.done_to()
+        done = [] if part.to.key else back.done()
         at = 0
 
         def inserted(batch: Batch) -> Counter[str]:
             return back.insert(batch.rows, (batch.first, batch.end), self.number)
 
         for rows in _bounded(part.exports.rows(part.manifest), places):
-            batch = Batch(at, tuple(rows)).after(done)
-            at += len(rows)
-            if batch.rows:
-                self._window(part.relation, batch, inserted, Batch.halves, lambda: None)
-            self.counts[part.relation][ALREADY_THERE] += len(rows) - len(batch.rows)
+            batch, at = Batch(at, tuple(rows)), at + len(rows)
+            left = batch.outside(done)
+            for each in left:
+                self._window(part.relation, each, inserted, Batch.halves, lambda: None)
+            there = len(rows) - sum(len(each.rows) for each in left)
+            self.counts[part.relation][ALREADY_THERE] += there
 
     def _window(
         self,
@@ -228,10 +229,15 @@ class Batch:
     def end(self) -> int:
         return self.first + len(self.rows)
 
-    def after(self, place: int) -> "Batch":
-        """Return those from a place on."""
-        skipped = min(max(0, place - self.first), len(self.rows))
-        return Batch(self.first + skipped, self.rows[skipped:])
+    def outside(self, ranges: Sequence[tuple[int, int]]) -> tuple["Batch", ...]:
+        """Return what lies in none of the ranges, which are in order and apart."""
+        left, at = [], self.first
+        for lower, upper in [*ranges, (self.end, self.end)]:
+            if at < min(lower, self.end):
+                rows = self.rows[at - self.first : min(lower, self.end) - self.first]
+                left.append(Batch(at, rows))
+            at = max(at, upper)
+        return tuple(left)
 
     def halves(self) -> tuple["Batch", ...]:
         middle = len(self.rows) // 2
