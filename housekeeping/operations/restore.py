@@ -14,14 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
+from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import LeaseHeld, Request, Surroundings, leased
 from housekeeping.engine.throttling import Hours, Waited, throttled
 from housekeeping.operations.restore_parts import Origin, Part, origin_of, parts_of
 from housekeeping.operations.restoring import Leaving, Restoring
 from housekeeping.policies.archives import RestorePolicy
 from housekeeping.policies.errors import RunInterrupted
-from housekeeping.policies.events import RunPaced, RunStarted, RunWaiting
-from housekeeping.policies.health import Reading
+from housekeeping.policies.events import RunStarted
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archives.putting_back import ALREADY_THERE, RESTORED
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
@@ -123,7 +123,9 @@ class _Restore:
         clock, expected = self.around.clock, sum(part.rows for part in self.parts)
         self.around.events.publish(
             RunStarted(
-                **self._who,
+                operation=self.policy.operation,
+                policy=self.policy.name,
+                run_id=str(self.request.run_id),
                 table=self.parts[0].to.facts.label,
                 walk=f"from {self.parts[0].relation}",
                 estimate=expected,
@@ -134,8 +136,8 @@ class _Restore:
         budget = Budget(self.policy.pace, self.request.limit, clock)
         tables = [part.to.facts.oid for part in self.parts]
         with throttled(
-            self.policy, self.around, self.connection, tables, self.hours, objection, self,
-            self.waited,
+            self.policy, self.around, self.connection, tables, self.hours, budget, objection,
+            RunReport(self.policy, self.request, self.around.events), self.waited,
         ) as throttle:  # fmt: skip
             self.restoring = Restoring(
                 self.connection, self.policy, self.request.run_id, objection, budget, clock,
@@ -147,26 +149,6 @@ class _Restore:
             except Leaving as leaving:
                 return leaving.reason
         return StopReason.EXHAUSTED
-
-    def waiting(self, reading: Reading, seconds: float) -> None:
-        """Tell what the database's health makes us wait for."""
-        cause = f"{reading.signal}: {reading.reason}"
-        self.around.events.publish(RunWaiting(**self._who, cause=cause, seconds=round(seconds, 4)))
-
-    def paced(self, reading: Reading) -> None:
-        """Tell what slows us down, or that nothing does any more."""
-        verdict = reading.verdict.name.lower()
-        self.around.events.publish(
-            RunPaced(**self._who, signal=reading.signal, verdict=verdict, reason=reading.reason)
-        )
-
-    @property
-    def _who(self) -> dict[str, Any]:
-        return {
-            "operation": self.policy.operation,
-            "policy": self.policy.name,
-            "run_id": str(self.request.run_id),
-        }
 
     def _result(self, reason: StopReason, error: str | None) -> RunResult:
         counts = self.restoring.counts if self.restoring else {}
