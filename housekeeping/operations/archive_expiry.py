@@ -17,6 +17,7 @@ from housekeeping.engine.conducting import Begun, Conduct, stopped_event
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.run import LeaseHeld, Request, Surroundings, leased
+from housekeeping.engine.throttling import Hours
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry, rehearse
 from housekeeping.operations.dated_groups import Group, groups_of, refuse_too_short, sources_of
 from housekeeping.operations.group_expiry import GroupExpiry, Leaving, Tally
@@ -68,6 +69,7 @@ class _Expiry:
     request: Request
     around: Surroundings
     connection: Connection
+    hours: Hours = field(init=False)
     cutoffs: dict[str, datetime] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     failure: str | None = None
@@ -84,6 +86,7 @@ class _Expiry:
         ensure_ledger(self.connection)
         with self._looking():
             now = database_now(self.connection)
+            self.hours = Hours(self.policy.pace, now, self.around.clock)
             sources = sources_of(self.connection, self.policy)
         self.cutoffs = {CUTOFF: now - self.policy.keep_for}
         target = f"{place(self.policy.database_url)}/{self.policy.works_on}"
@@ -110,6 +113,9 @@ class _Expiry:
     def _expire(self, begun: Begun, sources: list[str], exports: Exports | None) -> StopReason:
         if (reason := begun.objection()) is not None:
             return reason
+        if (closed := self.hours.closed()) is not None:
+            self.tally.warnings.append(closed)
+            return StopReason.THROTTLED
         begun.record.settle_abandoned(self.connection)
         with self._looking():
             summary = summary_of(self.connection, self.request.run_id)
@@ -179,7 +185,7 @@ class _Expiry:
             writer = become_writer(self.connection, facts, request.run_id, policy.pace)
             expiry = GroupExpiry(
                 self.connection, policy, request, self.around, exports, writer.ledger, facts.oid,
-                objection, budget, self.tally,
+                objection, budget, self.hours, self.tally,
             )  # fmt: skip
             for group in groups:
                 expiry.expire(group)

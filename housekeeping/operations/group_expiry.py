@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.throttling import Hours
 from housekeeping.operations.archive_export import Exported, TableExport
 from housekeeping.operations.dated_groups import Group
 from housekeeping.policies.archives import ArchiveExpiryPolicy
@@ -81,6 +82,7 @@ class GroupExpiry:
     fence_oid: int
     objection: Callable[[], StopReason | None]
     budget: Budget
+    hours: Hours
     tally: Tally
     _at: ArchivedTable | None = None
     """what is worked on now"""
@@ -111,6 +113,9 @@ class GroupExpiry:
 
     def _watch(self) -> None:
         reason = self.objection() or self.budget.spent(self.tally.dropped)
+        if reason is None and (closed := self.hours.closed()) is not None:
+            self.tally.warnings.append(closed)
+            reason = StopReason.TIME_BUDGET
         if reason is not None:
             raise Leaving(reason)
 

@@ -14,7 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
+from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import LeaseHeld, Request, Surroundings, leased
+from housekeeping.engine.throttling import Hours, Waited, throttled
 from housekeeping.operations.restore_parts import Origin, Part, origin_of, parts_of
 from housekeeping.operations.restoring import Leaving, Restoring
 from housekeeping.policies.archives import RestorePolicy
@@ -24,6 +26,7 @@ from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archives.putting_back import ALREADY_THERE, RESTORED
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
+from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.window_ledger import summary_of
 
@@ -53,9 +56,11 @@ class _Restore:
     request: Request
     around: Surroundings
     connection: Connection
+    hours: Hours = field(init=False)
     parts: tuple[Part, ...] = ()
     origin: Origin = field(default_factory=Origin)
     restoring: Restoring | None = None
+    waited: Waited = field(default_factory=Waited)
     begun_at: float = 0.0
 
     def run(self) -> RunResult:
@@ -63,6 +68,7 @@ class _Restore:
         if not self.request.dry_run:
             ensure_ledger(self.connection)
         with guarded(self.connection, self.policy.pace, reading=True, any_plan=True):
+            self.hours = Hours(self.policy.pace, database_now(self.connection), self.around.clock)
             self.origin = origin_of(self.connection, self.policy)
             self.parts = parts_of(self.connection, self.policy, self.origin)
         for part in self.parts:
@@ -128,15 +134,20 @@ class _Restore:
             )
         )
         budget = Budget(self.policy.pace, self.request.limit, clock)
-        self.restoring = Restoring(
-            self.connection, self.policy, self.request.run_id, objection, budget, clock,
-            self.around.events, expected,
-        )  # fmt: skip
-        try:
-            for part in self.parts:
-                self.restoring.put_back_all(part)
-        except Leaving as leaving:
-            return leaving.reason
+        tables = [part.to.facts.oid for part in self.parts]
+        with throttled(
+            self.policy, self.around, self.connection, tables, self.hours, budget, objection,
+            RunReport(self.policy, self.request, self.around.events), self.waited,
+        ) as throttle:  # fmt: skip
+            self.restoring = Restoring(
+                self.connection, self.policy, self.request.run_id, objection, budget, clock,
+                self.around.events, expected, throttle,
+            )  # fmt: skip
+            try:
+                for part in self.parts:
+                    self.restoring.put_back_all(part)
+            except Leaving as leaving:
+                return leaving.reason
         return StopReason.EXHAUSTED
 
     def _result(self, reason: StopReason, error: str | None) -> RunResult:
@@ -182,7 +193,7 @@ class _Restore:
         told = [*self.origin.warnings, *(w for part in self.parts for w in part.to.warnings)]
         if self.restoring is not None:
             told += [f"rows were refused: {refusal}" for refusal in self.restoring.refusals[:5]]
-        return (*dict.fromkeys(told), *self._takers())
+        return (*dict.fromkeys(told), *self.waited.warnings(), *self._takers())
 
     def _takers(self) -> tuple[str, ...]:
         """Warn of tasks that will take the rows again: their age is what it was."""

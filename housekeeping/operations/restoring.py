@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.pacing import Budget, Clock, Rest
 from housekeeping.engine.sizing import WindowSize
+from housekeeping.engine.throttling import Throttle
 from housekeeping.operations.restore_parts import Part
 from housekeeping.policies.archives import RestorePolicy
 from housekeeping.policies.events import EventStream, WindowCommitted
@@ -27,7 +28,7 @@ from housekeeping.stores.postgres.archives.putting_back import (
 )
 from housekeeping.stores.postgres.archives.rows import TextRow
 from housekeeping.stores.postgres.catalog import describe_table
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
+from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ranges import HeapRange
@@ -62,6 +63,7 @@ class Restoring:
     clock: Clock
     events: EventStream
     expected: int
+    throttle: Throttle
     number: int = 0
     restored: int = 0
     counts: dict[str, Counter[str]] = field(default_factory=dict)
@@ -120,18 +122,19 @@ class Restoring:
         names = part.manifest.names
         places = [names.index(column.name) for column in part.to.columns]
         # Without a key a row that was put back earlier would be there twice.
-        done = 0 if part.to.key else back.done_to()
+        done = [] if part.to.key else back.done()
         at = 0
 
         def inserted(batch: Batch) -> Counter[str]:
             return back.insert(batch.rows, (batch.first, batch.end), self.number)
 
         for rows in _bounded(part.exports.rows(part.manifest), places):
-            batch = Batch(at, tuple(rows)).after(done)
-            at += len(rows)
-            if batch.rows:
-                self._window(part.relation, batch, inserted, Batch.halves, lambda: None)
-            self.counts[part.relation][ALREADY_THERE] += len(rows) - len(batch.rows)
+            batch, at = Batch(at, tuple(rows)), at + len(rows)
+            left = batch.outside(done)
+            for each in left:
+                self._window(part.relation, each, inserted, Batch.halves, lambda: None)
+            there = len(rows) - sum(len(each.rows) for each in left)
+            self.counts[part.relation][ALREADY_THERE] += there
 
     def _window(
         self,
@@ -160,7 +163,7 @@ class Restoring:
                 self._refuse(relation, told)
         seconds = self.clock.monotonic() - begun
         self._count(relation, total, seconds)
-        Rest(self.policy.pace.duty, self.clock, self.objection).after(seconds)
+        self.throttle.rest_after(seconds)
         return total, seconds
 
     def _tried(
@@ -170,13 +173,14 @@ class Restoring:
         told = ""
         for _ in range(_ATTEMPTS):
             try:
-                return work(window), ""
+                with self.throttle.window():
+                    return work(window), ""
             except NotAllTaken:
                 return None, "a trigger of the table keeps it out"
             except FenceTaken:
                 told = "another run is at work on the table"
             except DBAPIError as error:
-                condition, told = condition_of(error), sentence(error)
+                condition, told = condition_of(error), self.throttle.cause(error)
                 if condition in (Condition.REFUSED_BY_ROW, Condition.TOO_SLOW):
                     return None, told
                 if condition is not Condition.CONTENDED:
@@ -186,7 +190,7 @@ class Restoring:
         return None, told
 
     def watch(self) -> None:
-        reason = self.objection() or self.budget.spent(self.restored)
+        reason = self.objection() or self.budget.spent(self.restored) or self.throttle.hold()
         if reason is not None:
             raise Leaving(reason)
 
@@ -225,10 +229,15 @@ class Batch:
     def end(self) -> int:
         return self.first + len(self.rows)
 
-    def after(self, place: int) -> "Batch":
-        """Return those from a place on."""
-        skipped = min(max(0, place - self.first), len(self.rows))
-        return Batch(self.first + skipped, self.rows[skipped:])
+    def outside(self, ranges: Sequence[tuple[int, int]]) -> tuple["Batch", ...]:
+        """Return what lies in none of the ranges, which are in order and apart."""
+        left, at = [], self.first
+        for lower, upper in [*ranges, (self.end, self.end)]:
+            if at < min(lower, self.end):
+                rows = self.rows[at - self.first : min(lower, self.end) - self.first]
+                left.append(Batch(at, rows))
+            at = max(at, upper)
+        return tuple(left)
 
     def halves(self) -> tuple["Batch", ...]:
         middle = len(self.rows) // 2

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -84,6 +85,7 @@ def _policy(suite: "Suite", what: str, url: str, *, drop_columns: bool) -> "Rest
         for policy in policies
         if isinstance(policy, PurgePolicy) and policy.database_url == url
     ]
+    pace = Pace(lease_ttl=suite.lease_ttl)
     return RestorePolicy(
         operation=OPERATION,
         name="restore",
@@ -93,7 +95,7 @@ def _policy(suite: "Suite", what: str, url: str, *, drop_columns: bool) -> "Rest
         places=tuple(places),
         drop_columns=drop_columns,
         takers=tuple(dict.fromkeys(takers)),
-        pace=Pace(lease_ttl=suite.lease_ttl),
+        pace=replace(pace, health=suite.health.limits()) if suite.health else pace,
     )
 
 

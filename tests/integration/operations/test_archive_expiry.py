@@ -10,6 +10,7 @@ from housekeeping.engine.run import Surroundings
 from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
+from housekeeping.policies.hours import MaintenanceHours, Opening
 from housekeeping.policies.purge import TableName
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.connection import place
@@ -25,7 +26,7 @@ from tests.integration.archived import (
     there,
 )
 from tests.integration.database import Database
-from tests.integration.runs import run
+from tests.integration.runs import BRISK, run
 
 
 @pytest.fixture
@@ -181,8 +182,9 @@ def test_a_table_something_depends_on_stays_and_so_does_that(
     assert archived.count("old_2024_01") == 20
 
 
+@pytest.mark.parametrize("incomplete", [f"{FEBRUARY}_lines", FEBRUARY])
 def test_childrens_tables_go_with_the_one_they_belong_to(
-    events: Database, around: Surroundings
+    events: Database, around: Surroundings, incomplete: str
 ) -> None:
     events.run(
         "CREATE TABLE lines (id int PRIMARY KEY, event bigint REFERENCES events ON DELETE CASCADE);"
@@ -192,14 +194,15 @@ def test_childrens_tables_go_with_the_one_they_belong_to(
     events.run("INSERT INTO lines VALUES (10, 1), (11, 1), (20, 2)")
     run(archiving(events), around)
     assert there(events) == [JANUARY, f"{JANUARY}_lines", FEBRUARY, f"{FEBRUARY}_lines"]
-    events.run("DELETE FROM old_2024_02_lines")
+    events.run(f"DELETE FROM {incomplete}")
 
     result = expire(expiring(events), around)
 
     assert (result.total, result.details["rows_dropped"]) == (2, 3)
     assert there(events) == [FEBRUARY, f"{FEBRUARY}_lines"]
-    assert "holds 0 rows" in entry(result, f"{FEBRUARY}_lines")["why"]
-    assert "goes with it, stays" in entry(result, FEBRUARY)["why"]
+    whys = [entry(result, each)["why"] for each in (FEBRUARY, f"{FEBRUARY}_lines")]
+    assert sum("holds 0 rows" in why for why in whys) == 1
+    assert f"{incomplete}, which goes with it, stays" in whys
     dropped = events.column(
         "SELECT lower FROM housekeeping.run_window WHERE walk = 'drop' ORDER BY number"
     )
@@ -304,4 +307,13 @@ def test_tables_that_would_go_while_their_rows_still_come_are_refused(
     ):
         with pytest.raises(ArchiveKeptTooShort, match="Give a keep_for of more than 365 days"):
             look()
+    assert len(there(archived)) == 2
+
+
+def test_it_works_in_its_hours_only(archived: Database, around: Surroundings) -> None:
+    now = archived.one("SELECT now() AT TIME ZONE 'UTC'")
+    opening = Opening(*((now + timedelta(hours=hours)).time() for hours in (2, 3)))
+    closed = replace(BRISK, only_between=MaintenanceHours((opening,)))
+    result = expire(expiring(archived, pace=closed), around)
+    assert (result.stop_reason, result.success, result.total) == (StopReason.THROTTLED, False, 0)
     assert len(there(archived)) == 2

@@ -16,6 +16,7 @@ from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archives import dropping
 from tests.conditions import wait_until
 from tests.integration.archived import (
+    FEBRUARY,
     JANUARY,
     archive_two_months,
     entry,
@@ -24,7 +25,7 @@ from tests.integration.archived import (
     there,
 )
 from tests.integration.database import Database
-from tests.integration.runs import BRISK
+from tests.integration.runs import BRISK, AfterWindow, listening
 
 QUICK = replace(BRISK, lock_timeout=timedelta(milliseconds=100))
 
@@ -135,3 +136,21 @@ def test_whoever_writes_to_a_dated_table_while_it_is_counted_waits_and_is_let_th
         around.control.pause("tasks.database.drop_expired_archives")
         running.result(timeout=30)
     assert archived.count("old_2024_01") == 21
+
+
+def test_a_window_of_such_a_run_that_begins_later_keeps_the_table(
+    archived: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_expiry, "_PAUSES", (0.05,))
+    oid = archived.one("SELECT 'events'::regclass::oid::bigint")
+    with archived.session() as stale, stale.cursor() as cursor:
+
+        def begin_a_window() -> None:
+            cursor.execute("SELECT pg_advisory_xact_lock((26731::bigint << 32) | %s)", (oid,))
+
+        begins = AfterWindow(begin_a_window)
+        result = expire(expiring(archived, pace=QUICK), listening(around, begins))
+        assert begins.outcome is None
+    assert (result.success, result.total) == (False, 1)
+    assert "another run is at work on public.events" in entry(result, FEBRUARY)["why"]
+    assert there(archived) == [FEBRUARY]

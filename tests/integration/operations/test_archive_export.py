@@ -14,6 +14,7 @@ from housekeeping.engine.run import Surroundings
 from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.purge import TableName
 from housekeeping.stores.files.exports import Exports
+from housekeeping.stores.files.manifest import Manifest
 from housekeeping.stores.files.row_text import line_of
 from tests.integration.archived import (
     FEBRUARY,
@@ -176,6 +177,20 @@ def test_a_file_that_is_not_what_was_written_keeps_the_table(
     assert "is not what its manifest says" in entry(result, JANUARY)["why"]
     assert there(archived) == [JANUARY]
     assert not (tmp_path / f"{JANUARY}.manifest.json").exists()
+
+
+def test_a_value_that_is_read_as_another_keeps_the_table(
+    archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Exports.rows
+
+    def misread(self: Exports, manifest: Manifest) -> Any:
+        return ([(*row[:3], "note 1", *row[4:]) for row in batch] for batch in rows(self, manifest))
+
+    monkeypatch.setattr(Exports, "rows", misread)
+    result = expire(exporting(archived, tmp_path), around)
+    assert "the checksum of its rows is another one" in entry(result, JANUARY)["why"]
+    assert len(there(archived)) == 2
 
 
 @EVERY_FORMAT

@@ -11,6 +11,7 @@ from tests.integration.archived import (
     FORMATS,
     JANUARY,
     archive_two_months,
+    archiving,
     expire,
     expiring,
     ledger_holds_what_is_there,
@@ -19,6 +20,7 @@ from tests.integration.archived import (
     restoring,
 )
 from tests.integration.database import Database
+from tests.integration.runs import run
 
 EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
 LIVE_AND_EXPORTED = pytest.mark.parametrize("kind", ["live", *FORMATS])
@@ -165,3 +167,31 @@ def test_a_trigger_is_told_and_what_it_keeps_out_stays(
     assert (result.total, result.left_behind) == (19, 1)
     assert archived.column("SELECT id FROM old_2024_01") == [2]
     assert any("trigger choosy" in warning for warning in result.warnings)
+
+
+@LIVE_AND_CSV
+def test_without_a_key_a_row_a_trigger_keeps_out_is_not_lost(
+    database: Database, around: Surroundings, tmp_path: Path, kind: str
+) -> None:
+    database.run("CREATE TABLE events (created_at timestamptz, note text)")
+    database.run(
+        "INSERT INTO events SELECT '2024-01-10', 'note ' || i FROM generate_series(1, 9) i"
+    )
+    run(archiving(database), around)
+    policy = prepared(database, around, tmp_path, kind)
+    database.run(
+        "CREATE FUNCTION choosy() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.note = 'note 4' THEN RETURN NULL; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER choosy BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION choosy()"
+    )
+
+    result = put_back(policy, around)
+
+    assert (result.total, result.details["refused"], database.count("events")) == (8, 1, 8)
+    if kind == "live":
+        assert database.column("SELECT note FROM old_2024_01") == ["note 4"]
+
+    assert not put_back(policy, around).success
+    database.run("DROP TRIGGER choosy ON events")
+    assert put_back(policy, around).total == 1
+    assert sorted(database.column("SELECT note FROM events")) == [f"note {i}" for i in range(1, 10)]

@@ -30,12 +30,13 @@ _BATCH, _FIT, _PUT = "hk_batch", "hk_fit", "hk_put"
 _PLACE = "hk_place"  # where a row stands in its batch
 
 
-_DONE_TO = Statement(
-    "archives.put_back_to",
+_DONE = Statement(
+    "archives.put_back_before",
+    # Ranges that touch are one: a whole restore is a single row.
     sql.SQL(
         """
-        SELECT coalesce(max(upper::bigint), 0) FROM housekeeping.run_window
-        WHERE target = %(target)s AND walk = %(walk)s
+        SELECT unnest(coalesce(range_agg(int8range(lower::bigint, upper::bigint)), '{}'))
+        FROM housekeeping.run_window WHERE target = %(target)s AND walk = %(walk)s
         """
     ),
 )
@@ -94,17 +95,14 @@ class PuttingBack:
         counts.update({ALREADY_THERE: same, KEY_TAKEN: len(taken) - same})
         return counts
 
-    def done_to(self) -> int:
-        """Return how many rows of an export any run has put back already.
+    def done(self) -> list[tuple[int, int]]:
+        """Return which rows of an export any run has put back: places from, and up to.
 
         Without a key nothing else tells whether a row is there.
         """
         with guarded(self.connection, self.pace, reading=True, any_plan=True):
-            return int(
-                execute(
-                    self.connection, _DONE_TO, target=self.ledger.relation, walk=self.walk
-                ).scalar_one()
-            )
+            found = execute(self.connection, _DONE, target=self.ledger.relation, walk=self.walk)
+            return [(each.lower, each.upper) for each in found.scalars()]
 
     def _fence(self) -> None:
         if not try_fence(self.connection, self.to.facts.oid):
