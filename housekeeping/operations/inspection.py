@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from housekeeping.engine.health import Judge
 from housekeeping.engine.limits import Expectation, Limit, expired_by
-from housekeeping.engine.planning import Planner
+from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import Tally
 from housekeeping.operations.in_parts import Parts
 from housekeeping.operations.outlook import look_back, outlook
@@ -47,11 +47,12 @@ def inspect_purge(policy: PurgePolicy) -> Inspected:
             target = resolve(connection, policy)
             cutoffs = cutoffs_at(policy, now)
             planned = _planned(connection, target, now, cutoffs)
+        price = _price(connection, target, planned.plan)
         doubts = (*_about_ages(policy), *_about_share(connection, target, planned))
     plan = planned.plan
     told = (
         f"{target.facts.label}: about {plan.estimate:,} of {plan.table_rows:,} rows expired; "
-        f"{planned.told}"
+        f"{planned.told}{price}"
     )
     if target.holds_told:
         told += f"; under {', '.join(target.holds_told)}"
@@ -77,13 +78,17 @@ def _planned(
         looked = Parts(connection, target, cutoffs, limited=limited).look()
         return _Planned(looked.plan, looked.plan.told, looked.warnings, (planner.predicate(),))
     plan = planner.plan()
+    told = f"{', '.join(walk.name for walk in plan.walks)} ({plan.reason})"
+    return _Planned(plan, told, (), tuple(walk.predicate for walk in plan.walks))
+
+
+def _price(connection: Connection, target: Target, plan: Expectation) -> str:
+    """Tell what a run on an ordinary table would cost; opens transactions of its own."""
+    if not isinstance(plan, Plan):
+        return ""
     past = look_back(connection, target.policy, target.facts.label, None)
     price = outlook(connection, target, plan, past).price_of(plan.estimate)
-    told = (
-        f"{', '.join(walk.name for walk in plan.walks)} ({plan.reason}); a run would take about "
-        f"{price.seconds:,.1f} s and {price.wal_bytes / 1e6:,.0f} MB of WAL"
-    )
-    return _Planned(plan, told, (), tuple(walk.predicate for walk in plan.walks))
+    return f"; a run would take about {price.seconds:,.1f} s and {price.wal_bytes / 1e6:,.0f} MB of WAL"
 
 
 def _about_ages(policy: PurgePolicy) -> Iterator[str]:
