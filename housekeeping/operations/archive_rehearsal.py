@@ -12,6 +12,7 @@ from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.postgres.archives.dropping import Kept, counting, require_complete
+from housekeeping.stores.postgres.archives.held import held_by
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents
 from housekeeping.stores.postgres.archives.rows import fingerprint
 from housekeeping.stores.postgres.connection import connected, guarded
@@ -100,7 +101,7 @@ def _look(connection: Connection, policy: ArchiveExpiryPolicy, *, counted: bool)
                 why = f"until {due:%Y-%m-%d %H:%M} UTC" if due else "its rows have no month"
                 entries += [_entry(table, "young", why) for table in group.tables]
                 continue
-            faults = _faults(connection, group, counted=counted)
+            faults = _faults(connection, policy, group, counted=counted)
             kept += len(faults)
             for table in group.tables:
                 why = faults.get(table.relation) or ("its month is not complete" if faults else "")
@@ -110,12 +111,16 @@ def _look(connection: Connection, policy: ArchiveExpiryPolicy, *, counted: bool)
     return _Look(tuple(entries), tables, rows, kept)
 
 
-def _faults(connection: Connection, group: Group, *, counted: bool) -> dict[str, str]:
+def _faults(
+    connection: Connection, policy: ArchiveExpiryPolicy, group: Group, *, counted: bool
+) -> dict[str, str]:
     faults = {}
     for table in group.tables:
         fault = table.fault()
         if fault is None and (depending := dependents(connection, table.oid)):
             fault = f"it is depended on by {', '.join(depending)}"
+        if fault is None:
+            fault = held_by(connection, policy, table)
         if fault is None and counted:
             try:
                 require_complete(table, fingerprint(connection, table.identifier))

@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.pace import Pace
+from housekeeping.policies.policy import Policy
+from housekeeping.stores.postgres.archives.held import held_by
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents, known_tables
 from housekeeping.stores.postgres.archives.rows import (
     Fingerprint,
@@ -19,6 +21,7 @@ from housekeeping.stores.postgres.archives.rows import (
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import sentence, sqlstate
 from housekeeping.stores.postgres.connection import guarded
+from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.statement import Statement, execute
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 
@@ -46,6 +49,10 @@ class Kept(Exception):
         self.why = why
 
 
+class Held(Kept):
+    """A hold keeps it: it is not for us to go."""
+
+
 class Busy(Exception):
     """Somebody is at the table or at its source; later it may go."""
 
@@ -55,12 +62,10 @@ class Dropping:
     """Drops dated tables of one source, each in a transaction of its own."""
 
     connection: Connection
-    url: str
-    """of the same database, for the session that watches whether we keep anybody waiting"""
+    policy: Policy
     ledger: WindowLedger
     fence_oid: int
     """whose advisory lock an archive run's transactions hold: the source table's"""
-    pace: Pace
     objection: Callable[[], object]
     """asked while the rows are counted"""
 
@@ -73,15 +78,20 @@ class Dropping:
         Raises Kept when the table has to stay, Busy when somebody holds the source's fence, and
         DBAPIError for a lock not got in time. The transaction is then rolled back.
         """
-        watch = BlockWatch(self.url, self.connection, _PATIENCE_SECONDS, self.objection)
-        with watch, guarded(self.connection, counting(self.pace), any_plan=True):
+        watch = BlockWatch(
+            self.policy.database_url, self.connection, _PATIENCE_SECONDS, self.objection
+        )
+        with watch, guarded(self.connection, counting(self.policy.pace), any_plan=True):
             if not try_fence(self.connection, self.fence_oid):
                 raise Busy
+            holds_now(self.connection)  # and none is placed until this transaction is over
             self._try_lock(table)
             # Readers go on reading; a writer would make the count untrue.
             self._lock(table, "SHARE")
             rows = self._require_same(table, expected)
             self._require_alone(table)
+            if (hold := held_by(self.connection, self.policy, table)) is not None:
+                raise Held(hold)
             self._drop(table)
             execute(self.connection, _DROPPED, relation=table.relation)
             self.ledger.record(
