@@ -32,6 +32,7 @@ from housekeeping.stores.postgres.conditions import Condition, condition_of, sen
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.fencing import become_writer
+from housekeeping.stores.postgres.holds import holds_on_database
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.window_ledger import Summary, summary_of
 
@@ -88,6 +89,7 @@ class _Expiry:
             now = database_now(self.connection)
             self.hours = Hours(self.policy.pace, now, self.around.clock)
             sources = sources_of(self.connection, self.policy)
+            holds_on_database(self.connection, self.policy)  # one that can't be honoured: refused
         self.cutoffs = {CUTOFF: now - self.policy.keep_for}
         target = f"{place(self.policy.database_url)}/{self.policy.works_on}"
         conduct = Conduct(self.policy, self.request, self.around, target, self.connection)
@@ -262,6 +264,7 @@ class _Expiry:
             batches=summary.windows if summary else 0,
             seconds=self.around.clock.monotonic() - self.begun_at,
             left_behind=self.tally.left_behind,
+            holds=tuple(self.tally.holds),
             warnings=tuple(self.tally.warnings),
             error=error if failed else None,
             tables=tuple(entries.values()),

@@ -11,12 +11,8 @@ from housekeeping.operations.inspection import Inspected
 from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.files.exports import Exports
-from housekeeping.stores.postgres.archives.dropping import (
-    Kept,
-    counting,
-    require_complete,
-    require_not_held,
-)
+from housekeeping.stores.postgres.archives.dropping import Kept, counting, require_complete
+from housekeeping.stores.postgres.archives.held import held_by
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents
 from housekeeping.stores.postgres.archives.rows import fingerprint
 from housekeeping.stores.postgres.connection import connected, guarded
@@ -124,10 +120,7 @@ def _faults(
         if fault is None and (depending := dependents(connection, table.oid)):
             fault = f"it is depended on by {', '.join(depending)}"
         if fault is None:
-            try:
-                require_not_held(connection, policy, table)
-            except Kept as kept:
-                fault = kept.why
+            fault = held_by(connection, policy, table)
         if fault is None and counted:
             try:
                 require_complete(table, fingerprint(connection, table.identifier))

@@ -22,11 +22,12 @@ from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.postgres.archives.dropping import (
     Busy,
     Dropping,
+    Held,
     Kept,
     counting,
     require_complete,
-    require_not_held,
 )
+from housekeeping.stores.postgres.archives.held import held_by
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents
 from housekeeping.stores.postgres.archives.rows import Fingerprint, fingerprint
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
@@ -57,6 +58,7 @@ class Tally:
     """tables that should go"""
     incomplete: int = 0
     left_behind: int = 0
+    holds: list[str] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -64,9 +66,13 @@ class Tally:
         """Tell of a table that should have gone and stayed. Its rows count, an empty one as one."""
         self.incomplete += incomplete
         self.left_behind += max(1, table.rows)
+        self.leave(table, why)
+        self.warnings.append(f"{table.relation} stays: {why}")
+
+    def leave(self, table: ArchivedTable, why: str) -> None:
+        """Tell of a table that stayed."""
         entry = {"table": table.relation, "period": table.period, "done": "kept"}
         self.kept.append({**entry, "rows": table.rows, "why": why})
-        self.warnings.append(f"{table.relation} stays: {why}")
 
 
 @dataclass
@@ -104,6 +110,8 @@ class GroupExpiry:
             for table in group.tables:
                 self._at = table
                 self._drop(table, held.get(table.relation))
+        except Held as hold:
+            self._leave_held(group, hold.why)
         except Kept as kept:
             self._keep(group, kept.why, incomplete=True)
         except ExportDamaged as damaged:
@@ -135,7 +143,8 @@ class GroupExpiry:
         with guarded(self.connection, counting(self.policy.pace), reading=True, any_plan=True):
             if depending := dependents(self.connection, table.oid):
                 raise Kept(f"it is depended on by {', '.join(depending)}")
-            require_not_held(self.connection, self.policy, table)
+            if (hold := held_by(self.connection, self.policy, table)) is not None:
+                raise Held(hold)
             if counted:
                 require_complete(table, fingerprint(self.connection, table.identifier))
 
@@ -164,10 +173,9 @@ class GroupExpiry:
     def _drop(self, table: ArchivedTable, expected: Fingerprint | None) -> None:
         dropping = Dropping(
             self.connection,
-            self.policy.database_url,
+            self.policy,
             self.ledger,
             self.fence_oid,
-            self.policy,
             self._objected,
         )
         begun = self.around.clock.monotonic()
@@ -204,6 +212,15 @@ class GroupExpiry:
                 Rest(1.0, self.around.clock, self.objection).pause(pause)
                 self._watch()
         raise _StillBusy(why)
+
+    def _leave_held(self, group: Group, why: str) -> None:
+        """Tell of a month a hold keeps. It is no fault: it is what was asked for."""
+        at = self._at or group.main
+        for table in group.tables:
+            if table.relation not in self._gone:
+                told = why if table is at else f"{at.relation}, which goes with it, is held"
+                self.tally.leave(table, told)
+        self.tally.holds.append(f"{at.relation}: {why}")
 
     def _keep(self, group: Group, why: str, *, incomplete: bool) -> None:
         at = self._at or group.main

@@ -2,6 +2,7 @@
 
 known.py        dated tables the ledger knows, and what the catalog says of each
 rows.py         their rows as text, from one snapshot
+held.py         rows of theirs nobody may remove
 dropping.py     a table counted, found complete and dropped, in one transaction
 columns.py      which columns rows are put back into, and what stands in the way
 putting_back.py the statements that put rows back

@@ -11,12 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
-from housekeeping.stores.postgres.archives.known import (
-    ArchivedTable,
-    dependents,
-    known_tables,
-    oid_of_label,
-)
+from housekeeping.stores.postgres.archives.held import held_by
+from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents, known_tables
 from housekeeping.stores.postgres.archives.rows import (
     Fingerprint,
     fingerprint,
@@ -25,7 +21,7 @@ from housekeeping.stores.postgres.archives.rows import (
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import sentence, sqlstate
 from housekeeping.stores.postgres.connection import guarded
-from housekeeping.stores.postgres.held_tables import held_whole
+from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.statement import Statement, execute
 from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 
@@ -53,6 +49,10 @@ class Kept(Exception):
         self.why = why
 
 
+class Held(Kept):
+    """A hold keeps it: it is not for us to go."""
+
+
 class Busy(Exception):
     """Somebody is at the table or at its source; later it may go."""
 
@@ -62,12 +62,10 @@ class Dropping:
     """Drops dated tables of one source, each in a transaction of its own."""
 
     connection: Connection
-    url: str
-    """of the same database, for the session that watches whether we keep anybody waiting"""
+    policy: Policy
     ledger: WindowLedger
     fence_oid: int
     """whose advisory lock an archive run's transactions hold: the source table's"""
-    policy: Policy
     objection: Callable[[], object]
     """asked while the rows are counted"""
 
@@ -80,16 +78,20 @@ class Dropping:
         Raises Kept when the table has to stay, Busy when somebody holds the source's fence, and
         DBAPIError for a lock not got in time. The transaction is then rolled back.
         """
-        watch = BlockWatch(self.url, self.connection, _PATIENCE_SECONDS, self.objection)
+        watch = BlockWatch(
+            self.policy.database_url, self.connection, _PATIENCE_SECONDS, self.objection
+        )
         with watch, guarded(self.connection, counting(self.policy.pace), any_plan=True):
             if not try_fence(self.connection, self.fence_oid):
                 raise Busy
+            holds_now(self.connection)  # and none is placed until this transaction is over
             self._try_lock(table)
             # Readers go on reading; a writer would make the count untrue.
             self._lock(table, "SHARE")
             rows = self._require_same(table, expected)
             self._require_alone(table)
-            require_not_held(self.connection, self.policy, table)
+            if (hold := held_by(self.connection, self.policy, table)) is not None:
+                raise Held(hold)
             self._drop(table)
             execute(self.connection, _DROPPED, relation=table.relation)
             self.ledger.record(
@@ -155,14 +157,6 @@ class Dropping:
             if sqlstate(error) != _DEPENDED_ON:
                 raise
             raise Kept(sentence(error)) from error
-
-
-def require_not_held(connection: Connection, policy: Policy, table: ArchivedTable) -> None:
-    """Raise Kept where a hold on the table, or on the one its rows came from, keeps any of them."""
-    source = oid_of_label(connection, table.source)
-    taken_from = [] if source is None else [source]
-    if (held := held_whole(connection, policy, table.oid, taken_from)) is not None:
-        raise Kept(held)
 
 
 def counting(pace: Pace) -> Pace:
