@@ -24,6 +24,7 @@ from housekeeping.stores.postgres.catalog import describe_table, find_table
 from housekeeping.stores.postgres.connection import connect, guarded
 from housekeeping.stores.postgres.detached_ledger import Detached, want_detached
 from housekeeping.stores.postgres.fencing import become_writer
+from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.partition_bounds import leaves_reached, uppers
 from housekeeping.stores.postgres.partitions import PartitionTree, partition_tree
@@ -148,7 +149,9 @@ def steps_on(database: Database, connection: Connection, grace: timedelta) -> St
     def never() -> StopReason | None:
         return None
 
-    return Steps(connection, policy, ledger, Tally(), report, rest, never)
+    with connection.begin():
+        known = holds_now(connection)
+    return Steps(connection, policy, ledger, Tally(), report, rest, never, known)
 
 
 def test_an_export_comes_before_the_drop_and_its_failure_keeps_the_table(
