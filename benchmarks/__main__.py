@@ -66,7 +66,7 @@ def _further(stage: Stage, table: Table, loose: Table, options: argparse.Namespa
     print("\na whole partition", flush=True)
     figures += partitions(stage, options.rounds)
     print("\nthe same rows, by one worker and by two", flush=True)
-    figures.append(workers(stage, loose, options.rounds))
+    figures += workers(stage, loose, options.rounds)
     return figures
 
 

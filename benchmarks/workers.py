@@ -1,7 +1,7 @@
 """One run by one worker, and by two that share it: each a process of its own, as in production.
 
 The one that helps waits for its turn with everything imported: `python -m benchmarks.workers
-DATABASE REDIS TABLE ROWS`, and the run's id on its stdin.
+DATABASE REDIS TABLE ROWS deletes|archives`, and the run's id on its stdin.
 """
 
 import subprocess
@@ -17,25 +17,35 @@ from benchmarks.figures import Figure
 from benchmarks.stage import Stage, Table
 from housekeeping.engine.run import Recruit, Surroundings
 from housekeeping.operations.sharing import share
+from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
+from housekeeping.policies.result import RunResult
 from housekeeping.stores.redis.connection import connect as redis_at
 
 LEAST_RATIO = 1.3
+ARCHIVE = ArchiveTo(prefix="old")
 _ALONE = Pace(duty=1.0)
 _SHARED = replace(_ALONE, workers=2, split_above_rows=1)
 
 
-def workers(stage: Stage, table: Table, rounds: int) -> Figure:
-    """Delete the same rows by one worker and by two, in turn."""
+def workers(stage: Stage, table: Table, rounds: int) -> list[Figure]:
+    """Delete, and archive, the same rows by one worker and by two, in turn."""
+    return [
+        _compare(stage, table, rounds, None, "deletes"),
+        _compare(stage, table, rounds, ARCHIVE, "archives"),
+    ]
+
+
+def _compare(
+    stage: Stage, table: Table, rounds: int, archive: ArchiveTo | None, does: str
+) -> Figure:
     alone, shared = [], []
     for _ in range(rounds):
         with stage.copy_of(table) as copy:
-            alone.append(run(copy, stage.redis_url, copy.keep_for(), "heap", pace=_ALONE))
-        with stage.copy_of(table) as copy, helper(copy, stage.redis_url) as recruit:
-            shared.append(
-                run(copy, stage.redis_url, copy.keep_for(), "heap", pace=_SHARED, recruit=recruit)
-            )
+            alone.append(_run(stage, copy, archive, _ALONE))
+        with stage.copy_of(table) as copy, helper(copy, stage.redis_url, does) as recruit:
+            shared.append(_run(stage, copy, archive, _SHARED, recruit))
         one, two = alone[-1], shared[-1]
         if two.workers == 1:
             raise RuntimeError("the second worker came too late; give the table more rows")
@@ -46,15 +56,25 @@ def workers(stage: Stage, table: Table, rounds: int) -> Figure:
         )
     # Round by round: a slow minute of the machine hits both.
     ratio = median(one.seconds / two.seconds for one, two in zip(alone, shared, strict=True))
-    return Figure(
-        "two workers / one, the same run", f"{ratio:.2f} x", ">= 1.3 x", ratio >= LEAST_RATIO
-    )
+    name = f"two workers / one, a run that {does}"
+    return Figure(name, f"{ratio:.2f} x", ">= 1.3 x", ratio >= LEAST_RATIO)
+
+
+def _run(
+    stage: Stage,
+    table: Table,
+    archive: ArchiveTo | None,
+    pace: Pace,
+    recruit: Recruit | None = None,
+) -> RunResult:
+    keep_for, redis_url = table.keep_for(), stage.redis_url
+    return run(table, redis_url, keep_for, "heap", pace=pace, archive=archive, recruit=recruit)
 
 
 @contextmanager
-def helper(table: Table, redis_url: str) -> Iterator[Recruit]:
+def helper(table: Table, redis_url: str, does: str) -> Iterator[Recruit]:
     """Keep a second worker ready; yields what calls it to a run."""
-    arguments = [table.url, redis_url, table.name, str(table.rows)]
+    arguments = [table.url, redis_url, table.name, str(table.rows), does]
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.workers", *arguments],
         stdin=subprocess.PIPE,
@@ -73,9 +93,10 @@ def helper(table: Table, redis_url: str) -> Iterator[Recruit]:
         yield recruit
 
 
-def _help(url: str, redis_url: str, name: str, rows: str) -> None:
+def _help(url: str, redis_url: str, name: str, rows: str, does: str) -> None:
     table = Table(name, url, int(rows))
-    policy = policy_on(table, table.keep_for(), _SHARED)
+    plain = policy_on(table, table.keep_for(), _SHARED)
+    policy = replace(plain, archive=ARCHIVE if does == "archives" else None)
     with redis_at(redis_url) as redis:
         print("ready", flush=True)
         if asked := sys.stdin.readline().strip():
