@@ -62,7 +62,7 @@ def _measure(stage: Stage, options: argparse.Namespace) -> list[Figure]:
 
 def _further(stage: Stage, table: Table, loose: Table, options: argparse.Namespace) -> list[Figure]:
     print("\nthe same rows, archived by each", flush=True)
-    figures = archiving(stage, table, options.rounds, options.loop_seconds)
+    figures = archiving(stage, table, loose, options.rounds, options.loop_seconds)
     print("\na whole partition", flush=True)
     figures += partitions(stage, options.rounds)
     print("\nthe same rows, by one worker and by two", flush=True)
