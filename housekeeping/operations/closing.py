@@ -56,8 +56,6 @@ class PurgeProgress:
     """how many took part; told when it ends"""
     holds: tuple[str, ...] = ()
     """in force when it ended"""
-    held: int = 0
-    """rows a dry run found expired and held"""
 
 
 @dataclass(frozen=True)

@@ -129,16 +129,6 @@ def health_of(url: str, limits: HealthLimits) -> tuple[Reading, ...]:
         return Judge(signals).judge(Sampler(connection, signals).measure())
 
 
-def _of_parts(connection: Connection, target: Target, cutoffs: Mapping[str, datetime]) -> Inspected:
-    limited = target.policy.pace.row_budget is not None
-    looked = Parts(connection, target, cutoffs, limited=limited).look()
-    told = (
-        f"{target.facts.label}: about {looked.plan.estimate:,} of "
-        f"{looked.plan.table_rows:,} rows expired; {looked.plan.told}"
-    )
-    return Inspected(told, (*target.warnings, *looked.warnings))
-
-
 def ledger_told(url: str, *, make: bool) -> str:
     """Say whether a database holds the ledger, and make it where asked to."""
     with connected(url, _APPLICATION) as connection:

@@ -254,11 +254,6 @@ def main_sources(connection: Connection) -> list[str]:
     return [str(label) for label in execute(connection, _NAMED_SOURCES).scalars()]
 
 
-def part_sources(connection: Connection, source: str) -> list[str]:
-    """Return the labels of the child tables whose rows were archived along with a table's."""
-    return [str(label) for label in execute(connection, _PARTS, source=source).scalars()]
-
-
 def oid_of_label(connection: Connection, label: str) -> int | None:
     """Return the table a label means; None where there is none, or more than one."""
     found = execute(connection, _OID, label=label).scalar()
