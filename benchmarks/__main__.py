@@ -6,6 +6,7 @@ import time
 
 from benchmarks import contest
 from benchmarks.archiving import archiving
+from benchmarks.beside_pgbench import beside_pgbench
 from benchmarks.figures import Figure, table_of
 from benchmarks.memory import memory
 from benchmarks.nothing_expired import nothing_expired
@@ -66,7 +67,9 @@ def _further(stage: Stage, table: Table, loose: Table, options: argparse.Namespa
     print("\na whole partition", flush=True)
     figures += partitions(stage, options.rounds)
     print("\nthe same rows, by one worker and by two", flush=True)
-    figures += workers(stage, loose, options.rounds)
+    figures += workers(stage, loose, stage.families(options.rows // 4), options.rounds)
+    print("\nwhat pgbench feels beside each", flush=True)
+    figures += beside_pgbench(stage, loose, options.rounds)
     return figures
 
 
@@ -77,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--loop-seconds",
         type=float,
-        default=25.0,
+        default=60.0,
         help="after which the usual loop is cut off (%(default)s)",
     )
     parser.add_argument(

@@ -45,6 +45,19 @@ _EVENTS = """
 """
 _IN_ORDER = "(%(rows)s - i)"
 _STREWN = "(i * 7919 %% %(rows)s)"  # a prime: every age once, neighbours far apart
+# What a job scheduler keeps: a run, and two lines it wrote.
+_FAMILIES = (
+    _EVENTS.format(age=_STREWN).replace("events", "families"),
+    "ALTER TABLE families ADD PRIMARY KEY (id)",
+    """
+    CREATE TABLE lines AS
+    SELECT i AS id, 1 + i %% %(rows)s AS family, repeat(md5(i::text), 2) AS message
+    FROM generate_series(1::bigint, 2 * %(rows)s) AS i
+    """,
+    "ALTER TABLE lines ADD PRIMARY KEY (id)",
+    "CREATE INDEX ON lines (family)",
+    "ALTER TABLE lines ADD FOREIGN KEY (family) REFERENCES families ON DELETE CASCADE",
+)
 _QUIET = """
     CREATE TABLE quiet AS
     SELECT i AS id, now() - (%(rows)s - i) * interval '1 millisecond' AS created_at
@@ -128,6 +141,10 @@ class Stage:
         return self._make(
             "strewn", _EVENTS.format(age=_STREWN).replace("events", "strewn"), None, rows
         )
+
+    def families(self, rows: int) -> Table:
+        """Make a strewn table with two child rows to each of its own, which go along by a cascade."""
+        return self.made("families", rows, *_FAMILIES)
 
     def quiet(self, rows: int) -> Table:
         """Make a large table of narrow rows, none older than a few hours."""
