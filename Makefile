@@ -20,7 +20,8 @@ demo: install  ## the whole stack on embedded servers; EXIT=1 ends by itself
 	@$(BIN)/python -m demo $(if $(EXIT),--exit)
 
 test: install  ## the whole test suite, against real servers it starts itself
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	@# In the order of their names: acceptance and faults, few and long, first; else they came last, one by one.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: install  ## lint, types, layer contract
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from tasks.command_line.console import RESULT_COLUMNS, progress_lines, result_ro
 from tasks.command_line.group import loaded_app
 from tasks.command_line.run import outcome_of
 from tasks.operations import OPERATIONS
-from tasks.progress import STATE
+from tasks.progress import reported
 
 _ROOT = Path(__file__).parent.parent
 _UP_WITHIN_SECONDS = 60
@@ -127,9 +127,9 @@ def _watch(name: str, answer: AsyncResult[Any]) -> dict[str, Any]:
         while not answer.ready():
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{name} has not ended within {_RUN_WITHIN_SECONDS} s")
-            info = answer.info
-            if lines is not None and answer.state == STATE and isinstance(info, dict):
-                lines.show(info)
+            _, progress = reported(answer)
+            if progress is not None and lines is not None:
+                lines.show(progress)
             time.sleep(0.1)
     return outcome_of(answer)
 

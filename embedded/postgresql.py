@@ -12,22 +12,19 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 import psycopg2
 from psycopg2 import sql
 
 from embedded.accounts import unprivileged
-from embedded.child import ChildServer, ServerDidNotStart
+from embedded.child import ChildServer, EmbeddedServer, ServerDidNotStart
 from embedded.installations import (
     PostgresInstallation,
     installations,
     preferred,
     reachable,
 )
-from embedded.ports import free_port
 from embedded.workspace import Workspace
 
 __all__ = ["PostgresInstallation", "PostgresServer", "ServerDidNotStart", "installations"]
@@ -41,12 +38,11 @@ _TEST_SETTINGS: dict[str, str | int] = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
-_PORTS_TO_TRY = 3
 _STATUS_LINE = 7  # of postmaster.pid, counted from 0
 _POLL = 0.01  # seconds
 
 
-class PostgresServer:
+class PostgresServer(EmbeddedServer):
     """One server with its own data folder, listening on 127.0.0.1 and on a Unix socket.
 
     Runs as user `postgres` or `nobody` when we are root. Ends with our process, even if that is
@@ -63,44 +59,16 @@ class PostgresServer:
         `settings` go to postgresql.conf, over ours, which are for tests: `fsync` is off.
         """
         self.installation = installation or preferred()
+        # SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint of data we remove anyway.
+        super().__init__(
+            f"The server {self.installation.name}", unprivileged(), last_signal=signal.SIGQUIT
+        )
         self._settings = {**_TEST_SETTINGS, **(settings or {})}
-        self._account = unprivileged()
-        self._workspace: Workspace | None = None
         self._binaries = self.installation.binaries
-        self._child: ChildServer | None = None
-        self._port: int | None = None
-
-    def start(self) -> Self:
-        """Start, on the same port and data after `kill()`, else on a new and empty data folder.
-
-        Raises:
-            ServerDidNotStart: with the server's log.
-
-        """
-        if self._child is not None and self._child.running:
-            return self
-        if self._workspace is not None:
-            self._launch(self._workspace, self.port)
-            return self
-        try:
-            self._workspace = Workspace(self._account, last_signal=signal.SIGQUIT)
-            self._make_data_folder(self._workspace)
-            self._launch_on_a_free_port(self._workspace)
-        except BaseException:  # an interrupt too must not leave a folder behind
-            self.stop()
-            raise
-        return self
 
     def stop(self) -> None:
-        """End the server and remove its data. Does nothing when that was done."""
-        if self._child is not None:
-            # SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint of data we remove anyway.
-            self._child.end(signal.SIGQUIT)
-            self._child = None
-        if self._workspace is not None:
-            self._workspace.close()
-            self._workspace = None
-        self._port = None
+        """End the server and remove its data, as `close` does."""
+        self.close()
 
     def kill(self) -> None:
         """End every process of the server at once, as a crash would; `start()` recovers the data.
@@ -117,41 +85,10 @@ class PostgresServer:
         while any(_is_running(process) for process in backends):
             time.sleep(_POLL)
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster. Raises RuntimeError when the server is not running."""
-        return self._running().pid
-
-    @property
-    def port(self) -> int:
-        """The TCP port on 127.0.0.1; kept over `kill()`. Raises RuntimeError before `start()`."""
-        if self._port is None:
-            msg = f"The server {self.installation.name} has no port yet; start() it first"
-            raise RuntimeError(msg)
-        return self._port
-
     @property
     def socket_directory(self) -> Path:
         """The folder of the Unix socket: libpq's `host`. Raises RuntimeError before `start()`."""
-        if self._workspace is None:
-            msg = f"The server {self.installation.name} has no socket yet; start() it first"
-            raise RuntimeError(msg)
-        return self._workspace.path
-
-    def log(self) -> str:
-        """Return the last kilobytes the server has logged since it was started."""
-        return self._running().log()
+        return self.folder
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database, as libpq and SQLAlchemy understand it."""
@@ -178,13 +115,7 @@ class PostgresServer:
             with connection.cursor() as cursor:
                 cursor.execute(statement.format(*map(sql.Identifier, names)))
 
-    def _running(self) -> ChildServer:
-        if self._child is None or not self._child.running:
-            msg = f"The server {self.installation.name} is not running; start() it first"
-            raise RuntimeError(msg)
-        return self._child
-
-    def _make_data_folder(self, workspace: Workspace) -> None:
+    def _prepare(self, workspace: Workspace) -> None:
         self._binaries = reachable(
             self.installation.binaries, self._account, workspace.path / "installation"
         )
@@ -212,32 +143,18 @@ class PostgresServer:
             msg = f"{program} failed as user {self._account.name}:\n{attempt.stdout}"
             raise ServerDidNotStart(msg)
 
-    def _launch_on_a_free_port(self, workspace: Workspace) -> None:
-        for attempts_left in reversed(range(_PORTS_TO_TRY)):
-            self._port = free_port()
-            try:
-                self._launch(workspace, self._port)
-            except ServerDidNotStart as error:
-                if attempts_left == 0 or "Address already in use" not in str(error):
-                    raise
-            else:
-                return
+    def _command(self, folder: Path) -> list[str | Path]:
+        command: list[str | Path] = [self._binaries / "postgres", "-D", folder / "data"]
+        return [*command, "-h", "127.0.0.1", "-p", str(self.port), "-k", folder]
 
-    def _launch(self, workspace: Workspace, port: int) -> None:
-        command: list[str | Path] = [self._binaries / "postgres", "-D", workspace.path / "data"]
-        command += ["-h", "127.0.0.1", "-p", str(port), "-k", workspace.path]
-        child = self._child = ChildServer(command, workspace, self._account)
-
-        def ready() -> bool:
-            # What pg_ctl looks at too. A connection would prove less: another server may have
-            # taken the port.
-            try:
-                lines = (workspace.path / "data" / "postmaster.pid").read_text().splitlines()
-            except FileNotFoundError:
-                return False
-            return lines[:1] == [str(child.pid)] and lines[_STATUS_LINE:] == ["ready   "]
-
-        child.wait_until(ready)
+    def _ready(self, child: ChildServer, folder: Path) -> bool:
+        # What pg_ctl looks at too. A connection would prove less: another server may have
+        # taken the port.
+        try:
+            lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return lines[:1] == [str(child.pid)] and lines[_STATUS_LINE:] == ["ready   "]
 
 
 def _is_running(process: psutil.Process) -> bool:

@@ -10,11 +10,10 @@ Erlang in it. Everybody on this machine can connect as its `guest`.
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import ClassVar
 
 from embedded.accounts import Account, unprivileged
-from embedded.child import ChildServer, ServerDidNotStart
+from embedded.child import ChildServer, LastingServer, ServerDidNotStart
 from embedded.ports import free_port
 from embedded.workspace import Workspace
 
@@ -22,8 +21,6 @@ __all__ = ["RabbitServer", "ServerDidNotStart", "how_to_install", "installed"]
 
 # The scripts themselves. Those on PATH change to the user `rabbitmq` and to its folders.
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")
-_PORTS_TO_TRY = 3
-_TAKEN = ("eaddrinuse", "Address already in use", "port_in_use")
 
 
 def installed() -> bool:
@@ -39,7 +36,7 @@ def how_to_install() -> str:
     )
 
 
-class RabbitServer:
+class RabbitServer(LastingServer):
     """One node with its own data folder, Erlang cookie, port mapper and log.
 
     Nothing of an installed service is read or written: not its configuration, not its data, not
@@ -50,6 +47,8 @@ class RabbitServer:
     Starts in 3 s, and in 2.5 s again on its data, on two cores that others use too.
     """
 
+    _port_taken: ClassVar = ("eaddrinuse", "Address already in use", "port_in_use")
+
     def __init__(self, settings: Mapping[str, str | int] | None = None) -> None:
         """Prepare a server; `settings` go to its rabbitmq.conf.
 
@@ -59,120 +58,27 @@ class RabbitServer:
         """
         if not installed():
             raise RuntimeError(how_to_install())
+        super().__init__("The RabbitMQ server", unprivileged(), last_signal=signal.SIGKILL)
         self._settings = dict(settings or {})
-        self._account = unprivileged()
-        self._workspace: Workspace | None = None
         self._mapper: _PortMapper | None = None
-        self._child: ChildServer | None = None
-        self._port: int | None = None
         self._distribution_port = 0
-
-    def start(self) -> Self:
-        """Start, on the ports and data of the last time if there was one.
-
-        Raises:
-            ServerDidNotStart: with the server's log.
-
-        """
-        if self._child is not None and self._child.running:
-            return self
-        if self._workspace is not None:
-            self._launch(self._workspace)
-            return self
-        try:
-            self._workspace = Workspace(self._account, last_signal=signal.SIGKILL)
-            self._mapper = _PortMapper(self._account)
-            self._launch_on_free_ports(self._workspace)
-        except BaseException:  # an interrupt too must not leave a folder behind
-            self.close()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End the server in good order and keep its data. Does nothing when it is not running."""
-        if self._child is not None:
-            self._child.end(signal.SIGTERM)
-            self._child = None
-
-    def kill(self) -> None:
-        """End the server by SIGKILL; durable queues keep what it has confirmed."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
-
-    def restart(self) -> Self:
-        """Stop in good order and start again."""
-        self.stop()
-        return self.start()
-
-    def close(self) -> None:
-        """Kill the server and remove its data. Happens by itself, at the latest when we end."""
-        self.kill()
-        if self._mapper is not None:
-            self._mapper.close()
-            self._mapper = None
-        if self._workspace is not None:
-            self._workspace.close()
-            self._workspace = None
-        self._port = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def pid(self) -> int:
-        """The node's process id. Raises RuntimeError when it is not running."""
-        return self._running().pid
-
-    @property
-    def port(self) -> int:
-        """The AMQP port on 127.0.0.1. Raises RuntimeError before the first `start()`."""
-        if self._port is None:
-            msg = "The RabbitMQ server has no port yet; start() it first"
-            raise RuntimeError(msg)
-        return self._port
-
-    @property
-    def folder(self) -> Path:
-        """Where all its files are. Raises RuntimeError before the first `start()`."""
-        if self._workspace is None:
-            msg = "The RabbitMQ server has no folder yet; start() it first"
-            raise RuntimeError(msg)
-        return self._workspace.path
-
-    def log(self) -> str:
-        """Return the last kilobytes the server has logged since it was started."""
-        return self._running().log()
 
     def url(self) -> str:
         """Return the URL of its virtual host `/`, as Celery understands it."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
-    def _running(self) -> ChildServer:
-        if self._child is None or not self._child.running:
-            msg = "The RabbitMQ server is not running; start() it first"
-            raise RuntimeError(msg)
-        return self._child
+    def _prepare(self, workspace: Workspace) -> None:  # noqa: ARG002 - it has one of its own
+        self._mapper = _PortMapper(self._account)
 
-    def _launch_on_free_ports(self, workspace: Workspace) -> None:
-        for attempts_left in reversed(range(_PORTS_TO_TRY)):
-            self._port, self._distribution_port = free_port(), free_port()
-            self._write_configuration(workspace.path)
-            try:
-                self._launch(workspace)
-            except ServerDidNotStart as error:
-                if attempts_left == 0 or not any(told in str(error) for told in _TAKEN):
-                    raise
-            else:
-                return
+    def _new_port(self, folder: Path) -> None:
+        super()._new_port(folder)
+        self._distribution_port = free_port()
+        self._write_configuration(folder)
+
+    def _dispose(self) -> None:
+        if self._mapper is not None:
+            self._mapper.close()
+            self._mapper = None
 
     def _write_configuration(self, folder: Path) -> None:
         settings: dict[str, str | int] = {
@@ -196,20 +102,17 @@ class RabbitServer:
             (folder / name).mkdir(exist_ok=True)
         self._account.take(folder)
 
-    def _launch(self, workspace: Workspace) -> None:
-        assert self._mapper is not None
-        child = self._child = ChildServer(
-            [_SCRIPTS / "rabbitmq-server"],
-            workspace,
-            self._account,
-            self._environment(workspace.path, self._mapper.port),
-        )
-        child.wait_until(lambda: "Server startup complete" in child.log())
+    def _command(self, folder: Path) -> list[str | Path]:  # noqa: ARG002 - told by its environment
+        return [_SCRIPTS / "rabbitmq-server"]
 
-    def _environment(self, folder: Path, mapper_port: int) -> dict[str, str]:
+    def _ready(self, child: ChildServer, folder: Path) -> bool:  # noqa: ARG002 - it logs to us
+        return "Server startup complete" in child.log()
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        assert self._mapper is not None
         return {
             "HOME": str(folder / "home"),  # of the Erlang cookie
-            "ERL_EPMD_PORT": str(mapper_port),
+            "ERL_EPMD_PORT": str(self._mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # The script then replaces itself by the node, and its process id is ours.
             "detached": "true",

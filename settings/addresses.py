@@ -22,10 +22,14 @@ _URL = re.compile(
 _REDIS_SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis"}
 _DATABASE_SCHEMES = dict.fromkeys(("postgresql", "postgres", "postgresql+psycopg2"), "postgresql")
 _BROKER_SCHEMES = _REDIS_SCHEMES | {
-    name: name for name in ("redis+socket", "amqp", "amqps", "pyamqp", "memory")
+    name: name for name in ("redis+socket", "amqp", "amqps", "pyamqp")
 }
-_RESULT_SCHEMES = _REDIS_SCHEMES | {
-    name: name for name in ("redis+socket", "rpc", "cache+memory", "disabled")
+_RESULT_SCHEMES = _REDIS_SCHEMES | {name: name for name in ("redis+socket", "rpc", "disabled")}
+# Celery takes them, and a run sent through them is waited for without end.
+_LEADS_NOWHERE = {
+    "memory": "never leaves the process: no worker would see a task",
+    "cache+memory": "never leaves the process: nobody would see a result",
+    "filesystem": "is for Celery's own examples: it neither redelivers nor locks",
 }
 _HIGHEST_PORT = 65_535
 
@@ -138,7 +142,8 @@ def _read(value: object, schemes: Mapping[str, str], example: str) -> StoreUrl:
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         raise ValueError(f"has no scheme; give an address that starts with one of {accepted}")
     if scheme.lower() not in schemes:
-        raise ValueError(f"{scheme}:// is not accepted; start it with one of {accepted}")
+        why = _LEADS_NOWHERE.get(scheme.lower(), "is not accepted")
+        raise ValueError(f"{scheme}:// {why}; start it with one of {accepted}")
     match = _URL.fullmatch(text)
     if match is None or re.search(r"\s", text) or _has_stray_at(match["query"] or ""):
         raise ValueError(

@@ -3,64 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from housekeeping.policies.archives import (
-    COMPRESSIONS,
-    KEEPS_NOTHING,
-    ArchiveExpiryPolicy,
-    ExportFormat,
-    ExportTo,
-)
+from housekeeping.policies.archives import ArchiveExpiryPolicy
 from housekeeping.policies.purge import PurgePolicy, TableName
-from settings.addresses import DatabaseUrl, StoreUrl
+from settings.addresses import DatabaseUrl
 from settings.durations import KeepFor
+from settings.exporting import Compression, ExportUrl, Format, about_export, export_to
 from settings.policy_settings import Offer, PolicySettings
 from settings.section import Contradiction
 from settings.table_name import read_table
 from settings.values import Switch
 
 OPERATION = "database.drop_expired_archives"
-_FORMATS = get_args(ExportFormat)
-_EXAMPLE = '"/var/backups/archives" or "s3://bucket/archives"'
-
-
-def _export_url(value: object) -> StoreUrl:
-    if isinstance(value, StoreUrl):
-        return value
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"give a folder such as {_EXAMPLE}")
-    text = value.strip()
-    scheme, separator, rest = text.partition("://")
-    if not separator and not text.startswith("/"):
-        raise ValueError(f"is no absolute path; workers start in other folders. Give {_EXAMPLE}")
-    if separator and ("::" in text or scheme.lower() in KEEPS_NOTHING or not rest):
-        raise ValueError(
-            f"keeps no files: tables dropped after an export would be lost; give {_EXAMPLE}"
-        )
-    return StoreUrl(text)
-
-
-def _format(value: object) -> object:
-    if value not in _FORMATS:
-        raise ValueError(f"give one of {', '.join(_FORMATS)}")
-    return value
-
-
-def _compression(value: object) -> object:
-    known = list(dict.fromkeys(name for names in COMPRESSIONS.values() for name in names))
-    if value not in known:
-        raise ValueError(f"give one of {', '.join(known)}")
-    return value
-
-
-ExportUrl = Annotated[StoreUrl, BeforeValidator(_export_url)]
-Format = Annotated[Literal["parquet", "csv", "jsonl"], BeforeValidator(_format)]
-Compression = Annotated[str, BeforeValidator(_compression)]
-
-
 _OF_SINGLE_ROWS = ("where", "allow_share", "allow_rows", "keep_newest", "keep_newest_per")
 
 
@@ -93,17 +50,7 @@ class ArchiveExpiry(PolicySettings):
         for key in _OF_SINGLE_ROWS:
             if given.get(key) is not None:
                 yield (key,), "can't be met: whole months go; leave it out"
-        if given.get("export_to") is None:
-            for key in ("format", "compression"):
-                if given.get(key) is not None:
-                    yield (key,), "says how to export, but export_to does not say where; give it"
-        accepted = COMPRESSIONS.get(str(given.get("format") or "parquet"))
-        compression = given.get("compression")
-        if accepted is not None and compression is not None and compression not in accepted:
-            yield (
-                ("compression",),
-                f"does not go with the format; give one of {', '.join(accepted)}",
-            )
+        yield from about_export(given)
 
     def expiry(
         self,
@@ -115,13 +62,6 @@ class ArchiveExpiry(PolicySettings):
         archived_after: timedelta | None = None,
     ) -> ArchiveExpiryPolicy:
         """Return what the engine runs."""
-        export = None
-        if self.export_to is not None:
-            export = ExportTo(
-                url=self.export_to.reveal(),
-                format=self.format,
-                compression=self.compression or "",
-            )
         return ArchiveExpiryPolicy(
             operation=OPERATION,
             name=name,
@@ -130,7 +70,7 @@ class ArchiveExpiry(PolicySettings):
             source=source,
             but=but,
             undated=self.undated,
-            export=export,
+            export=export_to(self.export_to, self.format, self.compression),
             archived_after=archived_after,
             pace=self.pace(lease_ttl),
         )

@@ -6,7 +6,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 LONGEST = timedelta(days=36_500)  # a century; beyond it a typo is likelier than a wish
 EXPECTED = 'give a number and a unit such as "30d", "12h", "200ms", or ISO 8601 such as "P30D"'
@@ -26,6 +32,10 @@ _ISO = re.compile(
     rf"(?:T(?=[0-9])(?:(?P<h>{_NUMBER})H)?(?:(?P<m>{_NUMBER})M)?(?:(?P<s>{_NUMBER})S)?)?"
 )
 _ISO_WITH_YEARS_OR_MONTHS = re.compile(r"P[0-9.WD]*[0-9][YM].*")  # M after a T is minutes
+
+
+class BareSeconds(timedelta):
+    """A duration written as a bare number: seconds by contract, and days by mistake."""
 
 
 def parse_duration(value: object) -> timedelta:
@@ -79,6 +89,14 @@ def _above_zero(value: timedelta) -> timedelta:
     return value
 
 
+def _as_written(value: object, handler: ValidatorFunctionWrapHandler) -> timedelta:
+    kept: timedelta = handler(value)
+    bare = isinstance(value, int | float) or (
+        isinstance(value, str) and re.fullmatch(_NUMBER, value.strip())
+    )
+    return BareSeconds(kept.days, kept.seconds, kept.microseconds) if bare else kept
+
+
 def _seconds_in(text: str) -> Decimal:
     if text[:1] in "-\N{MINUS SIGN}" and text:
         raise ValueError("a duration can't be negative; give one above zero")
@@ -111,5 +129,5 @@ Duration = Annotated[
 ]
 """Zero allowed."""
 
-KeepFor = Annotated[Duration, AfterValidator(_above_zero)]
-"""How long a row is kept: above zero, at most 36,500 days."""
+KeepFor = Annotated[Duration, AfterValidator(_above_zero), WrapValidator(_as_written)]
+"""How long a row is kept: above zero, at most 36,500 days. Remembers a bare number as one."""

@@ -13,7 +13,7 @@ from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.purge import KeepNewest, PurgePolicy
-from settings.durations import Duration, between
+from settings.durations import BareSeconds, Duration, between
 from settings.health_settings import HealthSettings
 from settings.hours import Hours, TimeZone
 from settings.safety import Safety
@@ -23,6 +23,7 @@ from settings.values import Expression, Share, Switch, TableShare, read_name, re
 _MS = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
+_SHORT = timedelta(hours=1)  # nobody who thinks in days writes a number as large
 _MOST_GROUP_COLUMNS = 4
 _MOST_PER_GROUP = 1_000
 
@@ -67,6 +68,19 @@ class Switched(Section):
     enabled: Switch = True
     only_between: Hours | None = None
     only_between_time_zone: TimeZone = "UTC"
+
+    def doubts(self) -> tuple[str, ...]:
+        """Tell of ages that were written as a bare number and are over in less than an hour."""
+        ages: dict[str, object] = {}
+        for name, value in self:
+            below = value.items() if isinstance(value, Mapping) else ()
+            ages |= {name: value} | {f"{name}.{key}": age for key, age in below}
+        return tuple(
+            f"{name} = {age.total_seconds():g} means {age.total_seconds():g} seconds; write "
+            f'"{age.total_seconds():g}d" for days'
+            for name, age in ages.items()
+            if isinstance(age, BareSeconds) and age < _SHORT
+        )
 
     @property
     def hours(self) -> MaintenanceHours | None:

@@ -3,13 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from housekeeping.policies.hold import Hold
 from settings.addresses import DatabaseUrl
 from settings.section import Contradiction, Section
 from settings.table_name import Table
-from settings.values import Expression, Name, TableShare, whole
+from settings.values import Expression, Name, TableShare, read_name, whole
+
+_WHY = "say why, such as the number of the case"
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{_WHY}; somebody will want to know who may release it")
+    return read_name(value)
 
 
 class Safety(Section):
@@ -36,7 +44,7 @@ class HoldSettings(Section):
     table: Table
     schema_name: Name | None = Field(default=None, alias="schema")
     where: Expression
-    reason: Name
+    reason: Annotated[str, BeforeValidator(_reason)]
     database_url: DatabaseUrl | None = None
 
     @classmethod
@@ -45,7 +53,7 @@ class HoldSettings(Section):
         missing = {
             "table": "missing: name the table, or give a list of schema and table",
             "where": "missing: give the SQL expression that is true for held rows; true holds all",
-            "reason": "missing: say why, such as the number of the case",
+            "reason": f"missing: {_WHY}",
         }
         for key, told in missing.items():
             if key not in given:

@@ -202,7 +202,7 @@ class Suite(Section):
     def _all(self) -> Iterator[Offer]:
         for offer in self._offers():
             holds = self._holds_on(offer.policy.database_url)
-            policy = replace(offer.policy, holds=holds)
+            policy = replace(offer.policy, holds=holds, doubts=offer.settings.doubts())
             if isinstance(offer.settings, PolicySettings):
                 policy = offer.settings.protect(policy, self.safety)
             yield replace(offer, policy=policy)

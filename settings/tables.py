@@ -10,6 +10,7 @@ from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePol
 from settings.addresses import DatabaseUrl
 from settings.archive import TableArchive
 from settings.durations import Duration, KeepFor
+from settings.exporting import Compression, ExportUrl, Format, about_export, export_to
 from settings.hours import TimeZone
 from settings.policy_settings import PolicySettings
 from settings.section import Contradiction
@@ -18,6 +19,9 @@ from settings.values import Expression, Name
 
 PURGE = "tables.purge"
 ARCHIVE = "tables.archive"
+_EXPORT = ("partition_export_to", "partition_format", "partition_compression")
+# Under each of these no partition goes whole.
+_ROW_BY_ROW = ("statuses", "where", "keep_newest", "row_budget", "archive")
 
 
 def _age_unit(value: object) -> object:
@@ -45,6 +49,10 @@ class TablePolicy(PolicySettings):
     `archive`: expired rows move to dated tables instead; `{}` does so with its defaults.
     `partition_grace`: how long a partition that was detached whole stays in the database, 0s to 36500d.
     `partition_then`: "drop" it when that is over, or "keep" it for good.
+    `partition_export_to`: a folder or the URL of an object store; a partition is exported there, and
+    the export read back, before it is dropped. Then rows go with their whole partition only.
+    `partition_format`: parquet, csv or jsonl. `partition_compression`: zstd, snappy, gzip or none for
+    parquet, gzip or none for the others; left out, the first of these.
     """
 
     database_url: DatabaseUrl | None = None
@@ -59,6 +67,9 @@ class TablePolicy(PolicySettings):
     archive: TableArchive | None = None
     partition_grace: Duration = timedelta(days=7)
     partition_then: Annotated[Literal["drop", "keep"], BeforeValidator(_partition_then)] = "drop"
+    partition_export_to: ExportUrl | None = None
+    partition_format: Format = "parquet"
+    partition_compression: Compression | None = None
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -70,6 +81,7 @@ class TablePolicy(PolicySettings):
         yield from _about_expiry(given)
         if given.get("schema") is not None and isinstance(given.get("table"), list | tuple):
             yield ("schema",), "is given twice: in the list of table too; keep one of the two"
+        yield from _about_partitions(given)
         yield from super().contradictions(given)
 
     def policy(self, name: str, database_url: str, lease_ttl: timedelta) -> PurgePolicy:
@@ -83,10 +95,14 @@ class TablePolicy(PolicySettings):
             rules=self._rules(),
             where=self.where,
             archive=self.archive.destination(self.table.name) if self.archive else None,
-            partitions=PartitionCare(grace=self.partition_grace, then=self.partition_then),
+            partitions=self._partitions(),
             vacuum_after_rows=self.vacuum_after_rows,
             pace=self.pace(lease_ttl),
         )
+
+    def _partitions(self) -> PartitionCare:
+        to = export_to(self.partition_export_to, self.partition_format, self.partition_compression)
+        return PartitionCare(grace=self.partition_grace, then=self.partition_then, export=to)
 
     def _rules(self) -> tuple[ExpiryRule, ...]:
         if self.keep_for is not None:
@@ -118,3 +134,25 @@ def _about_expiry(given: Mapping[str, Any]) -> Iterator[Contradiction]:
         yield ("statuses",), 'missing: give the ages, such as statuses = {done = "30d"}'
     if given.get("statuses") == {}:
         yield ("statuses",), 'names no status; give one such as {done = "30d"}'
+
+
+def _about_partitions(given: Mapping[str, Any]) -> Iterator[Contradiction]:
+    if given.get("partition_then") == "keep":
+        for key in _EXPORT:
+            if given.get(key) is not None:
+                yield (
+                    (key,),
+                    'can\'t stand beside partition_then = "keep": partitions are exported before they '
+                    "are dropped, and none would ever be; leave one of the two out",
+                )
+        return
+    yield from about_export(given, "partition_")
+    if given.get("partition_export_to") is None:
+        return
+    for key in _ROW_BY_ROW:
+        if given.get(key) is not None:
+            yield (
+                ("partition_export_to",),
+                f"can't stand beside {key}: with it no partition goes whole, so none would ever be "
+                "exported; leave one of the two out",
+            )

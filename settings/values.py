@@ -97,7 +97,7 @@ def read_name(value: object) -> str:
 
 def _expression(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("give an SQL expression as text; empty says nothing, so leave the key out")
+        raise ValueError("give an SQL expression as text; an empty one says nothing")
     return _storable(value)
 
 

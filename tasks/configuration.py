@@ -76,11 +76,8 @@ def _broker(suite: Suite) -> dict[str, Any]:
 
 
 def broker_kind(suite: Suite) -> str:
-    """Return which settings the broker takes: `redis`, `amqp` or `other`."""
-    url = suite.broker_url.reveal()
-    if url.startswith(("redis", "unix", "valkey", "sentinel")):
-        return "redis"
-    return "amqp" if url.startswith(("amqp", "pyamqp")) else "other"
+    """Return which settings the broker takes: `redis` or `amqp`."""
+    return "amqp" if suite.broker_url.reveal().startswith(("amqp", "pyamqp")) else "redis"
 
 
 def _redis_broker(suite: Suite) -> dict[str, Any]:
@@ -117,7 +114,6 @@ def _rabbit_broker(suite: Suite) -> dict[str, Any]:
 _REDIS_OR_RABBIT: dict[str, Callable[[Suite], dict[str, Any]]] = {
     "redis": _redis_broker,
     "amqp": _rabbit_broker,
-    "other": lambda _: {},
 }
 
 

@@ -34,7 +34,9 @@ def parse(text: str) -> crontab:
     try:
         return crontab.from_string(" ".join(fields))
     except (ValueError, ParseException) as error:  # a day that no month has
-        raise ValueError(f"{text!r} is not a cron schedule: {error}. {ACCEPTED}") from error
+        raise ValueError(
+            f"{text!r} is not a cron schedule: {str(error).rstrip('.')}. {ACCEPTED}"
+        ) from error
 
 
 def describe(when: BaseSchedule) -> str:
@@ -63,7 +65,7 @@ def _check(text: str, name: str, field: str) -> None:
         crontab.from_string(" ".join(field if each == name else "*" for each in _FIELDS))
     except (ValueError, ParseException) as error:
         raise ValueError(
-            f"{text!r} is not a cron schedule: {field!r} as {name}: {error}. {ACCEPTED}"
+            f"{text!r} is not a cron schedule: {field!r} as {name}: {str(error).rstrip('.')}. {ACCEPTED}"
         ) from error
 
 

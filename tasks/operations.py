@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.operations.archive_expiry import drop_expired_archives, inspect_archive_expiry
+from housekeeping.operations.archives.expiry import drop_expired_archives, inspect_archive_expiry
 from housekeeping.operations.inspection import Inspected, inspect_purge
 from housekeeping.operations.maintenance import maintain
 from housekeeping.operations.maintenance_inspection import inspect_maintenance
@@ -20,9 +20,11 @@ class Operation:
     run: Callable[[Any, Request, Surroundings], RunResult]
     inspect: Callable[[Any], Inspected]
     """everything a run would look at, and not a row changed; raises what the run would raise"""
+    takes_rows: bool = False
+    """whether it counts rows in a dry run, and keeps to a limit on them"""
 
 
-_PURGE = Operation(purge, inspect_purge)
+_PURGE = Operation(purge, inspect_purge, takes_rows=True)
 
 OPERATIONS: dict[str, Operation] = {
     "occurrences.retention": _PURGE,

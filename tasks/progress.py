@@ -1,11 +1,11 @@
 """A run's progress as the Celery state PROGRESS, which Flower and the command line show."""
 
 import logging
-import threading
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 from celery import Task
+from celery.result import AsyncResult
 
 from housekeeping.policies.events import (
     Event,
@@ -14,14 +14,16 @@ from housekeeping.policies.events import (
     StepProgress,
     WindowCommitted,
 )
+from housekeeping.stores.background import Background
 
 _log = logging.getLogger("housekeeping.progress")
 STATE = "PROGRESS"
 _EVERY_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
+_COUNTS_TABLES = "database.drop_expired_archives"
 
 
-class CeleryProgress:
+class CeleryProgress(Background):
     """Subscribes to a run's events and stores the latest as the task's state.
 
     A thread of its own writes it: while the result backend is away Celery retries inside the call,
@@ -29,34 +31,26 @@ class CeleryProgress:
     """
 
     def __init__(self, task: Task) -> None:
+        super().__init__(
+            "progress",
+            _EVERY_SECONDS,
+            "progress is no longer stored",
+            leave_within=_PATIENCE_SECONDS,
+        )
         self._task = task
         self._task_id: str | None = None if task.request.called_directly else task.request.id
         self._latest: dict[str, Any] | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._write, daemon=True, name="progress")
-
-    def __enter__(self) -> Self:
-        if self._task_id is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(_PATIENCE_SECONDS)
 
     def __call__(self, event: Event) -> None:
         meta = progress_of(event)
         if meta is not None:
             self._latest = meta
 
-    def _write(self) -> None:
-        while not self._ended.wait(_EVERY_SECONDS):
+    def _wanted(self) -> bool:
+        return self._task_id is not None
+
+    def _work(self, ticks: Iterator[None]) -> None:
+        for _ in ticks:
             latest, self._latest = self._latest, None
             if latest is None:
                 continue
@@ -64,6 +58,17 @@ class CeleryProgress:
                 self._task.update_state(task_id=self._task_id, state=STATE, meta=latest)
             except Exception as error:  # noqa: BLE001 - any backend's; progress is not worth a run
                 _log.warning("progress could not be stored: %s", error)
+
+
+def reported(answer: AsyncResult[Any]) -> tuple[str, dict[str, Any] | None]:
+    """Return a task's state and, while it is PROGRESS, what `progress_of` said; both of one moment.
+
+    `answer.state` and `answer.info` ask the backend once each: a task that ended in between looks as
+    if it were at work, with its result for progress.
+    """
+    meta = answer.backend.get_task_meta(answer.id)
+    state, told = str(meta["status"]), meta["result"]
+    return state, told if state == STATE and isinstance(told, dict) else None
 
 
 def progress_of(event: Event) -> dict[str, Any] | None:
@@ -76,7 +81,8 @@ def progress_of(event: Event) -> dict[str, Any] | None:
         message = f"{event.policy}: walking {event.table}, {event.walk}"
         return {**who, "done": 0, "total": event.estimate, "percent": 0, "message": message}
     if isinstance(event, WindowCommitted):
-        message = f"{event.policy}: {event.done:,} rows"
+        counted = "tables" if event.operation == _COUNTS_TABLES else "rows"
+        message = f"{event.policy}: {event.done:,} {counted}"
         return {
             **who,
             "done": event.done,

@@ -63,13 +63,23 @@ def combined(operation: str, results: Sequence[RunResult]) -> dict[str, Any]:
         seconds=sum(result.seconds for result in results),
         phases=phases,
         oldest_expired_age_seconds=max(ages, default=None),
-        warnings=tuple(f"{r.policy}: {warning}" for r in results for warning in r.warnings),
+        warnings=tuple(f"{r.policy}: {warning}" for r in results for warning in r.warnings)
+        or ((f"{operation}: no policy is enabled, so nothing was run",) if not results else ()),
         waits=waits,
         left_behind=sum(result.left_behind for result in results),
         dry_run=any(result.dry_run for result in results),
-        error="; ".join(f"{r.policy}: {r.error}" for r in results if r.error) or None,
+        error=errors_of(results) or None,
     )
     return {**total.as_dict(), "runs": [result.as_dict() for result in results]}
+
+
+def errors_of(results: Sequence[RunResult]) -> str:
+    """Return what went wrong, each with its policy's name, which refusals begin with themselves."""
+    return "; ".join(
+        f"{each.policy}: {each.error.removeprefix(f'{each.policy}: ')}"
+        for each in results
+        if each.error
+    )
 
 
 def worst(reasons: Sequence[StopReason]) -> StopReason:

@@ -27,7 +27,7 @@ from tasks.metrics import count_event
 from tasks.operations import OPERATIONS
 from tasks.progress import CeleryProgress
 from tasks.recruiting import Recruiter
-from tasks.results import RunFailed, combined
+from tasks.results import RunFailed, combined, errors_of
 from tasks.second_deliveries import put_off
 
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
@@ -75,7 +75,7 @@ def perform(
         raise errors[0]
     outcome = combined(operation, results)
     if any(result.stop_reason is StopReason.ERROR for result in results):
-        raise RunFailed(f"{operation}: {_errors(results)}", outcome)
+        raise RunFailed(f"{operation}: {errors_of(results)}", outcome)
     return outcome
 
 
@@ -192,7 +192,3 @@ def _delay(task: Task) -> int:
             full_jitter=True,
         )
     )
-
-
-def _errors(results: list[RunResult]) -> str:
-    return "; ".join(f"{result.policy}: {result.error}" for result in results if result.error)

@@ -30,7 +30,7 @@ class ScheduledEntry:
     """cron fields, or "every 30s" """
     enabled: bool
     last_run_at: datetime | None
-    """None before beat has installed the entry; beat's first start counts as a run"""
+    """None when it never ran; an edit that would have made it due at once counts as a run"""
     next_due_at: datetime | None
     """to the second; None when it is disabled, never due again, or not installed yet"""
     edited: bool
@@ -129,7 +129,12 @@ def _save(app: Celery, name: str, edit: ScheduleEdit) -> None:
     live.schedule, live.enabled = wanted.schedule, wanted.enabled
     live.save()
     if live.is_due()[0] and not was_due:
-        live.reschedule()
+        move_last_run(live, live.default_now())
+
+
+def move_last_run(entry: RedBeatSchedulerEntry, moment: datetime) -> None:
+    """Have an entry in Redis count as run at another time; how often it ran stays."""
+    entry.next(last_run_at=moment, only_update_last_run_at=True)
 
 
 def _stored(app: Celery, name: str) -> RedBeatSchedulerEntry | None:
@@ -156,7 +161,8 @@ def _row(entry: RedBeatSchedulerEntry, *, installed: bool, edited: bool) -> Sche
         task=entry.task,
         schedule=cron_text.describe(entry.schedule),
         enabled=bool(entry.enabled),
-        last_run_at=entry.last_run_at if installed else None,
+        # An entry that never ran counts as run when it was installed, else it would be due at once.
+        last_run_at=entry.last_run_at if installed and entry.total_run_count else None,
         next_due_at=_next_due(entry) if installed and entry.enabled else None,
         edited=edited,
     )

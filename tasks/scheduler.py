@@ -32,7 +32,7 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
 from housekeeping.stores.redis.schedule_edits import ScheduleEdit, ScheduleEdits
-from tasks.schedule_editing import with_edit
+from tasks.schedule_editing import move_last_run, with_edit
 
 _log = get_logger("celery.beat")
 
@@ -52,8 +52,8 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
         self._installed = False
         self._led_at = 0.0
         self._unreachable_since: float | None = None
-        self._sent_at: dict[str, datetime] = {}
-        """Last runs as we know them, in case Redis comes back empty."""
+        self._known: dict[str, tuple[datetime, int]] = {}
+        """Last runs, and how many there were, in case Redis comes back empty."""
         self._unsent: dict[str, tuple[datetime | None, datetime]] = {}
         """Runs noted but not sent: when the entry ran before, and what was noted."""
         super().__init__(app, **options)
@@ -99,7 +99,7 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
             _log.info("beat: acquired the lock, leading")
             self.lock, self._installed = lock, False
             if time.monotonic() - self._led_at > self.lock_timeout:
-                self._sent_at.clear()  # somebody else may have led since
+                self._known.clear()  # somebody else may have led since
         if not self._installed:
             self._keep_lock()
             self._install()
@@ -152,12 +152,17 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
                 continue
             entry = _edited(entry, edits.get(name))
             try:
-                entry.last_run_at = self._read(entry.key).last_run_at
+                stored = self._read(entry.key)
             except KeyError:
-                entry.last_run_at = self._sent_at.get(name, entry.last_run_at)
+                entry.last_run_at, runs = self._known.get(name, (entry.last_run_at, 0))
                 entry.delete()  # what is left of a broken one
-            entry.save()
-            self._sent_at[name] = entry.last_run_at
+                entry.save()
+                entry.total_run_count = runs
+                move_last_run(entry, entry.last_run_at)
+            else:
+                entry.last_run_at, runs = stored.last_run_at, stored.total_run_count
+                entry.save()
+            self._known[name] = entry.last_run_at, runs
 
     @property
     def schedule(self) -> dict[str, RedBeatSchedulerEntry]:
@@ -220,7 +225,8 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
         """Send an entry. If that fails, the run stays due and the next tick tries again."""
         result = super().apply_async(entry, **options)
         if entry.name in self._unsent:
-            _, self._sent_at[entry.name] = self._unsent.pop(entry.name)
+            _, noted = self._unsent.pop(entry.name)
+            self._known[entry.name] = noted, entry.total_run_count + 1
         return result
 
     def _ensure_connected(self) -> Any:
@@ -238,7 +244,8 @@ class ResilientScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has
             except KeyError:
                 entry = None
             if entry is not None and entry.last_run_at == noted:
-                entry.reschedule(last_run_at=before or _LONG_AGO)
+                entry.total_run_count -= 1
+                move_last_run(entry, before or _LONG_AGO)
             del self._unsent[name]
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from celery import Task
 
-from housekeeping.operations.sharing import share
+from housekeeping.operations.shared_runs.sharing import share
 from housekeeping.policies.errors import HousekeepingError
 from housekeeping.policies.events import log_event
 from housekeeping.policies.purge import PurgePolicy

@@ -173,7 +173,7 @@ class LimitedWindows:
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         self._windows.record_passed(number, walk, range_, error)
 
-    def blocked(self) -> bool:
+    def blocked(self) -> str | None:
         return self._windows.blocked()
 
     def _most(self, range_: Range) -> int:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.slicing import SmallRests
 
 _STEP_SECONDS = 0.25  # how soon a flag is honoured inside a rest
 LONGEST_REST_SECONDS = 5.0
@@ -67,14 +68,26 @@ class Rest:
         self._clock = clock
         self._objection = objection
 
-    def after(self, worked_seconds: float, *, slowly: bool = False) -> float:
+    def after(self, worked_seconds: float, rested: float = 0.0, *, slowly: bool = False) -> float:
         """Rest for what a window's work has earned; return the seconds it took.
 
-        `slowly`: several times as long, also where the duty ratio asks for no rest. Ends early when
-        somebody objects to the run: the caller asks again before its next window.
+        `rested`: seconds of it that were taken already. `slowly`: several times as long, also where
+        the duty ratio asks for no rest. Ends early when somebody objects to the run: the caller asks
+        again before its next window.
         """
-        share = max(self._share, 1.0) * _SLOWER if slowly else self._share
-        return self.pause(min(worked_seconds * share, LONGEST_REST_SECONDS))
+        earned = worked_seconds * self._earned(slowly=slowly) - rested
+        return self.pause(min(max(0.0, earned), LONGEST_REST_SECONDS))
+
+    def within(self, target_seconds: float, *, slowly: bool = False) -> SmallRests | None:
+        """Return how to rest inside a transaction, until it has taken its target time; None where the
+        run never rests.
+        """
+        share = self._earned(slowly=slowly)
+        return SmallRests(share, target_seconds) if share else None
+
+    def _earned(self, *, slowly: bool) -> float:
+        """Return how many seconds of rest a second of work earns."""
+        return max(self._share, 1.0) * _SLOWER if slowly else self._share
 
     def pause(self, seconds: float) -> float:
         """Let time pass, in steps short enough to hear an objection."""

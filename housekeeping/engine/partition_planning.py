@@ -7,12 +7,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from housekeeping.policies.errors import PolicyRefused
 from housekeeping.stores.postgres.estimates import estimated_expired
 from housekeeping.stores.postgres.keys import key_of, key_type
 from housekeeping.stores.postgres.partition_bounds import Upper, held_rows, leaves_reached, uppers
 from housekeeping.stores.postgres.partitions import Partition, PartitionTree, bytes_of
 from housekeeping.stores.postgres.predicate import age_expression
 from housekeeping.stores.postgres.preflight import Target
+
+_SHOWN = 3  # partitions in one warning
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class PartitionPlan:
     """why no partition goes whole"""
     warnings: tuple[str, ...]
     table_rows: int
+    retiring: str | None = None
+    """what would become of those detached earlier, where that was looked up"""
     estimate: int = 0
     """rows the planner expects to go"""
     well_known = False
@@ -58,7 +63,8 @@ class PartitionPlan:
     @property
     def reason(self) -> str:
         told = f"{len(self.whole)} partitions go whole, {len(self.by_rows)} by rows"
-        return f"{told}: {self.obstacle}" if self.obstacle else told
+        told = f"{told}: {self.obstacle}" if self.obstacle else told
+        return f"{told}; {self.retiring}" if self.retiring else told
 
     @property
     def told(self) -> str:
@@ -95,18 +101,55 @@ class PartitionPlanner:
         self._limited = limited
 
     def plan(self) -> PartitionPlan:
-        """Decide for every partition; the server's own pruning says what can hold which rows."""
+        """Decide for every partition; the server's own pruning says what can hold which rows.
+
+        Raises PolicyRefused where partitions are to be exported and never could be.
+        """
         obstacle = self._obstacle()
+        self._refuse_unexportable(obstacle)
         whole = [] if obstacle else self._whole()
         gone = {node.oid for each in whole for node in self._tree.subtree(each.partition)}
         rest = [leaf for leaf in self._may_hold_expired() if leaf.oid not in gone]
         by_rows = tuple(leaf for leaf in rest if leaf.kind != "f")
+        warnings = list(self._warnings(rest))
+        if self._exporting and by_rows:
+            warnings.append(self._waiting(by_rows, obstacle))
+            by_rows = ()
         return PartitionPlan(
             whole=tuple(whole),
             by_rows=by_rows,
             obstacle=obstacle,
-            warnings=tuple(self._warnings(rest)),
+            warnings=tuple(warnings),
             table_rows=held_rows(self._connection, self._tree, self._tree.root),
+        )
+
+    @property
+    def _exporting(self) -> bool:
+        return self._target.policy.partitions.export is not None
+
+    def _refuse_unexportable(self, obstacle: str | None) -> None:
+        if not self._exporting or self._target.holding:
+            return  # what a hold keeps waits for it
+        if obstacle is None and not any(map(self._by_age, self._tree.nodes.values())):
+            obstacle = (
+                f"none of its levels has partitions by ranges of {self._target.age.columns[0]}"
+            )
+        if obstacle is None:
+            return
+        raise PolicyRefused(
+            f"{self._target.policy.name}: partitions of {self._target.facts.label} are to be exported "
+            f"before they are dropped, but none goes whole: {obstacle}. Rows that go one by one would "
+            "be in no export, so nothing goes at all"
+        )
+
+    def _waiting(self, leaves: tuple[Partition, ...], obstacle: str | None) -> str:
+        """Tell of rows that expired and stay: one by one they would be in no export."""
+        shown = ", ".join(leaf.label for leaf in leaves[:_SHOWN])
+        more = f" and {len(leaves) - _SHOWN} more" if len(leaves) > _SHOWN else ""
+        why = f" ({obstacle})" if obstacle else ""
+        return (
+            f"partitions go whole or not at all{why}, as they are to be exported: expired rows of "
+            f"{shown}{more} stay for now"
         )
 
     def _obstacle(self) -> str | None:
@@ -143,7 +186,7 @@ class PartitionPlanner:
         ranged = [
             child
             for node in self._tree.nodes.values()
-            if node.strategy == "r" and node.key == column and node.owned
+            if self._by_age(node) and node.owned
             for child in self._tree.children(node)
             if not child.default and child.owned and self._is_ours(child)
         ]
@@ -161,6 +204,9 @@ class PartitionPlanner:
             self._sized(child, ends[child.oid])
             for child in sorted(highest, key=lambda child: (ends[child.oid].rank, child.label))
         ]
+
+    def _by_age(self, node: Partition) -> bool:
+        return node.strategy == "r" and node.key == self._target.age.columns[0]
 
     def _is_ours(self, node: Partition) -> bool:
         return all(part.kind in ("r", "p") for part in self._tree.subtree(node))

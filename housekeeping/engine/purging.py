@@ -25,7 +25,7 @@ from housekeeping.stores.postgres.windows import FenceBusy, WindowOutcome
 _log = logging.getLogger("housekeeping.purge")
 Done = TypeVar("Done")
 
-_FENCE_PATIENCE_SECONDS = 10.0  # a stale batch ends within its statement_timeout of 5 s
+_FENCE_PATIENCE_SECONDS = 20.0  # a hold is placed within 15 s, a stale batch ends within 5 s
 _FENCE_STEP_SECONDS = 0.1
 TABLE_PATIENCE_SECONDS = 60.0  # then the worker's place is better used; the run is taken up later
 _LONGEST_TABLE_STEP_SECONDS = 5.0
@@ -48,7 +48,7 @@ class Windows(Protocol):
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None: ...
 
-    def blocked(self) -> bool: ...
+    def blocked(self) -> str | None: ...
 
 
 class Report(Protocol):
@@ -155,7 +155,7 @@ class PurgeLoop:
             except DBAPIError as error:
                 if condition_of(error) is not Condition.CONTENDED:
                     raise
-                self._wait_for_table(sentence(error))
+                self._wait_for_table()
                 if (reason := self._reason_to_stop()) is not None:
                     return reason
 
@@ -195,7 +195,12 @@ class PurgeLoop:
                 walk.name,
                 part.range,
                 walk.predicate,
-                How(part.held, self._budget.rows_left(self.tally.rows), part.drain),
+                How(
+                    part.held,
+                    self._budget.rows_left(self.tally.rows),
+                    part.drain,
+                    rests=self._throttle.rests_within(self._pace.batch_target.total_seconds()),
+                ),
                 done_to=done_to,
             ),
         )
@@ -223,7 +228,7 @@ class PurgeLoop:
         if condition is Condition.HOPELESS:
             raise error
         if condition is Condition.CONTENDED and self._windows.blocked():
-            self._wait_for_table(sentence(error))
+            self._wait_for_table()
             return (part,)
         if condition is Condition.CONTENDED and part.held is Held.WAIT:
             size.shrink()
@@ -232,16 +237,16 @@ class PurgeLoop:
             return self._isolate(walk, part, sentence(error))
         return self._smaller(walk, part, size, self._throttle.cause(error))
 
-    def _wait_for_table(self, cause: str) -> None:
+    def _wait_for_table(self) -> None:
         """Stand back while somebody holds the whole table; no smaller window would help.
 
         Raises TableBlocked when that takes too long.
         """
         begun, pause = self._clock.monotonic(), _FENCE_STEP_SECONDS
-        while self._windows.blocked():
+        while (table := self._windows.blocked()) is not None:
             waited = self._clock.monotonic() - begun
             if waited > TABLE_PATIENCE_SECONDS:
-                raise TableBlocked(table=cause, seconds=int(waited))
+                raise TableBlocked(table=table, seconds=int(waited))
             if self._reason_to_stop() is not None:
                 return
             self.tally.phases.wait += self._rest.pause(pause)
@@ -276,7 +281,8 @@ class PurgeLoop:
         self.tally.refusing += 1
         self._report.passed(part.range, cause, 1)
         if self.tally.refusing > MOST_REFUSING_ROWS:
-            raise RefusedTooOften(cause)
+            told = f"{self.tally.refusing} rows refused to go: no poisoned rows, a wrong policy"
+            raise RefusedTooOften(f"{told}. The last one: {cause}")
 
     def _count(self, walk: Walk, part: _Part, outcome: WindowOutcome, size: WindowSize) -> None:
         tally = self.tally
@@ -288,13 +294,22 @@ class PurgeLoop:
         tally.phases.commit += outcome.commit_seconds
         worked = outcome.delete_seconds + outcome.commit_seconds
         growing = not self._throttle.slow
-        size.took(walk.units(part.range), worked, outcome.work, may_grow=growing)
+        # Its rests too: the target is how long a transaction holds what it has locked.
+        lasted = worked + outcome.rested_seconds
+        size.took(
+            walk.units(part.range),
+            lasted,
+            outcome.work,
+            overhead=outcome.overhead_seconds,
+            may_grow=growing,
+        )
         if outcome.left_behind:
             self._report.passed(
                 part.range, "another session holds them, or a trigger", outcome.left_behind
             )
         self._report.committed(outcome, tally, walk.fraction())
-        tally.phases.wait += self._throttle.rest_after(worked)
+        tally.phases.wait += outcome.rested_seconds
+        tally.phases.wait += self._throttle.rest_after(worked, outcome.rested_seconds)
 
 
 class RefusedTooOften(Exception):

@@ -21,8 +21,9 @@ from housekeeping.policies.health import Reading, Verdict, worst
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
-from housekeeping.stores.postgres.yielding import WindowWatch
+from housekeeping.stores.postgres.slicing import SmallRests
 
 # Within two windows a run hears of what changed. Where no standby has to keep up with each of them,
 # not before a tenth of a second is over: a sample takes 3 ms, a small window no longer.
@@ -46,7 +47,7 @@ class Readings(Protocol):
 
 
 class Watch(Protocol):
-    """Who sees to it that nobody waits for us; see stores.postgres.yielding.WindowWatch."""
+    """Who sees to it that nobody waits for us; see stores.postgres.blocking.BlockWatch."""
 
     yielded_to: str | None
 
@@ -125,9 +126,13 @@ class Throttle:
         """Say why a window failed."""
         return sentence(error)
 
-    def rest_after(self, worked_seconds: float) -> float:
-        """Rest for what a window's work has earned; return the seconds it took."""
-        return self._rest.after(worked_seconds)
+    def rest_after(self, worked_seconds: float, rested: float = 0.0) -> float:
+        """Rest for what a window's work has earned and did not rest inside; return the seconds."""
+        return self._rest.after(worked_seconds, rested)
+
+    def rests_within(self, target_seconds: float) -> SmallRests | None:
+        """Return how to rest inside a transaction; None where the run never rests."""
+        return self._rest.within(target_seconds, slowly=self.slow)
 
 
 class HealthThrottle(Throttle):
@@ -189,12 +194,12 @@ class HealthThrottle(Throttle):
         self._tell()
         return told
 
-    def rest_after(self, worked_seconds: float) -> float:
+    def rest_after(self, worked_seconds: float, rested: float = 0.0) -> float:
         reading = self._current()
         if reading is None:
-            return self._rest.after(worked_seconds)
-        seconds = self._rest.after(worked_seconds, slowly=True)
-        self._waited.seconds[reading.signal] += seconds
+            return self._rest.after(worked_seconds, rested)
+        seconds = self._rest.after(worked_seconds, rested, slowly=True)
+        self._waited.seconds[reading.signal] += seconds + rested
         return seconds
 
     def _due(self) -> bool:
@@ -269,7 +274,8 @@ def throttled(
     pace, clock = policy.pace, around.clock
     health = Health(pace.health, connection, around.redis, frozenset(tables))
     rest = Rest(pace.duty, clock, objection)
-    with WindowWatch(policy.database_url, connection, pace.health.yield_after) as watch:
+    patience = pace.health.yield_after
+    with BlockWatch(policy.database_url, connection, patience, many_transactions=True) as watch:
         yield HealthThrottle(
             pace, health, watch, hours, budget, rest, clock, objection, tells, waited
         )

@@ -34,8 +34,8 @@ class Walk(Protocol):
     def position(self) -> str | None:
         """Return where the walk is once its last window is done; None where it can't be told."""
 
-    def skip_to(self, position: str) -> None:
-        """Go on from a position an earlier attempt came to."""
+    def skip_to(self, position: str) -> bool:
+        """Go on from a position an earlier attempt came to; False where that is nowhere any more."""
 
     def fraction(self) -> float | None:
         """Return how much of the walk is behind us, 0 to 1; None when only the rows tell."""
@@ -68,8 +68,9 @@ class BlockWalk:
     def position(self) -> str | None:
         return str(self._at)
 
-    def skip_to(self, position: str) -> None:
+    def skip_to(self, position: str) -> bool:
         self._at = int(position)
+        return True
 
     def fraction(self) -> float | None:
         return self._at / max(1, self._end)
@@ -92,10 +93,11 @@ class HeapWalk(BlockWalk):
     def position(self) -> str | None:
         return f"{self._filenode}:{self._at}"
 
-    def skip_to(self, position: str) -> None:
+    def skip_to(self, position: str) -> bool:
         filenode, _, block = position.partition(":")
-        if filenode == str(self._filenode):  # else it was rewritten between the attempts
-            self._at = int(block)
+        if filenode != str(self._filenode):
+            return False  # it was rewritten between the attempts
+        return super().skip_to(block)
 
 
 class KeyWalk:
@@ -168,8 +170,9 @@ class KeyWalk:
     def position(self) -> str | None:
         return None if self._tie is not None else self._lower
 
-    def skip_to(self, position: str) -> None:
+    def skip_to(self, position: str) -> bool:
         self._lower = position
+        return True
 
     def fraction(self) -> float | None:
         return None

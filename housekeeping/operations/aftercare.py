@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.outcomes import told
 from housekeeping.engine.pacing import Clock
-from housekeeping.operations.partition_steps import WALK
+from housekeeping.operations.partitions.steps import WALK
 from housekeeping.policies.errors import StoreUnreachable
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy

@@ -14,8 +14,8 @@ from housekeeping.engine.planning import Plan
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.run import Request
 from housekeeping.engine.throttling import Waited
-from housekeeping.operations.partition_result import ESTIMATED, PARTITION_KEYS, partition_entries
-from housekeeping.operations.partition_steps import DETACHED
+from housekeeping.operations.partitions.result import ESTIMATED, partition_entries, partition_keys
+from housekeeping.operations.partitions.steps import DETACHED
 from housekeeping.policies.errors import LeaseLost, StoreUnreachable
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import Phases, RunResult, StopReason
@@ -24,7 +24,12 @@ from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.fencing import fenced
 from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.preflight import Target
-from housekeeping.stores.postgres.split_ledger import Split, close_split, prune_splits
+from housekeeping.stores.postgres.split_ledger import (
+    Split,
+    close_split,
+    find_split,
+    prune_splits,
+)
 from housekeeping.stores.postgres.window_ledger import (
     Summary,
     WindowLedger,
@@ -47,11 +52,15 @@ class PurgeProgress:
     """of work that came after the windows, and of what was left alone"""
     partitions: tuple[Mapping[str, Any], ...] = ()
     """what became of each partition; read when the run ends"""
+    counted: bool = False
+    """whether rows of whole partitions were counted, not estimated"""
     waited: Waited = field(default_factory=Waited)
     split: Split | None = None
     """how an earlier attempt cut the run into ranges that several workers share"""
     shared: bool = False
     """whether it is cut, by whichever attempt"""
+    taken_up: bool = False
+    """whether an earlier attempt of the run began; it may have cut it"""
     workers: int = 1
     """how many took part; told when it ends"""
     holds: tuple[str, ...] = ()
@@ -124,13 +133,13 @@ class Closing:
     def details(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return counts under every key a result of this policy has; the keys never vary."""
         keys = [*self.policy.detail_keys, *(child.key for child in self.target.children)]
-        keys += PARTITION_KEYS if self.target.in_parts else ()
+        keys += partition_keys(self.policy.partitions) if self.target.in_parts else ()
         return {key: int(counts.get(key, 0)) for key in dict.fromkeys(keys)}
 
     def _summed_up(
         self, connection: Connection, reason: StopReason, error: str | None
     ) -> RunResult:
-        if self.progress.shared:
+        if self.progress.shared or self._was_shared(connection):
             # From here on no worker can commit another window, so the sums below are final.
             with fenced(connection, self.target.facts, self.policy.pace):
                 self.progress.workers = close_split(connection, self.request.run_id)
@@ -145,11 +154,18 @@ class Closing:
         oldest = None if done else self._oldest(connection)
         return self.result(reason, summary, error, oldest)
 
+    def _was_shared(self, connection: Connection) -> bool:
+        """Whether an earlier attempt cut the run, and others may be at it still."""
+        if not self.progress.taken_up:
+            return False
+        with guarded(connection, self.policy.pace, reading=True, any_plan=True):
+            return find_split(connection, self.request.run_id) is not None
+
     def _read_partitions(self, connection: Connection, summary: Summary) -> None:
         done = "archived" if self.policy.archive else "deleted"
         entries = partition_entries(connection, self.request.run_id, done)
         self.progress.partitions = entries
-        if summary.counts.get(DETACHED):
+        if summary.counts.get(DETACHED) and not self.progress.counted:
             self.progress.warnings += (ESTIMATED,)
 
     def _prune(self, connection: Connection) -> None:

@@ -6,7 +6,12 @@ from datetime import timedelta
 
 from sqlalchemy.exc import DBAPIError
 
-from housekeeping.policies.errors import ConfigurationRefused, HoldDelayed
+from housekeeping.policies.errors import (
+    ConfigurationRefused,
+    HoldDelayed,
+    HoldNotPlaced,
+    HoldUnusable,
+)
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.table import TableName
@@ -57,7 +62,11 @@ def place_hold(
         ensure_ledger(connection)
         with guarded(connection, Pace(), reading=True, any_plan=True):
             facts = table_called(connection, asking, table)
-            hold = standing_hold(connection, asking, facts, where, reason)
+            try:
+                hold = standing_hold(connection, asking, facts, where, reason)
+            except HoldUnusable as unusable:
+                fault = unusable.facts["fault"]
+                raise HoldNotPlaced(table=facts.label, fault=fault) from unusable
         relation = quoted(facts.schema, facts.name)
         pace = Pace(
             lock_timeout=timedelta(seconds=patience), batch_target=timedelta(seconds=patience)

@@ -10,12 +10,13 @@ from housekeeping.engine.health import Judge
 from housekeeping.engine.limits import Expectation, Limit, expired_by
 from housekeeping.engine.planning import Plan, Planner
 from housekeeping.engine.purging import Tally
-from housekeeping.operations.in_parts import Parts
-from housekeeping.operations.outlook import look_back, outlook
+from housekeeping.operations.dry_runs.outlook import look_back, outlook
+from housekeeping.operations.partitions.in_parts import Parts
 from housekeeping.policies.errors import AllowanceExceeded
 from housekeeping.policies.health import HealthLimits, Reading
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import PurgePolicy
+from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.health.sampling import Sampler, signals_for
@@ -40,7 +41,10 @@ class Inspected:
 
 
 def inspect_purge(policy: PurgePolicy) -> Inspected:
-    """Resolve a policy and plan its run. Raises the PolicyRefused a run would raise."""
+    """Resolve a policy and plan its run; try the place of exports by a small file of its own.
+
+    Raises the PolicyRefused a run would raise, and ExportUnreachable.
+    """
     with connected(policy.database_url, _APPLICATION) as connection:
         with guarded(connection, policy.pace, reading=True, any_plan=True):
             now = database_now(connection)
@@ -48,6 +52,8 @@ def inspect_purge(policy: PurgePolicy) -> Inspected:
             cutoffs = cutoffs_at(policy, now)
             planned = _planned(connection, target, now, cutoffs)
         price = _price(connection, target, planned.plan)
+        if policy.partitions.export is not None:
+            Exports(policy.partitions.export).place.require()
         doubts = (*_about_ages(policy), *_about_share(connection, target, planned))
     plan = planned.plan
     told = (
@@ -92,11 +98,14 @@ def _price(connection: Connection, target: Target, plan: Expectation) -> str:
 
 
 def _about_ages(policy: PurgePolicy) -> Iterator[str]:
+    if policy.doubts:
+        yield from policy.doubts
+        return
     short = {rule.reason: rule.keep_for for rule in policy.rules if rule.keep_for < _SHORT}
     for reason, kept in short.items():
         yield (
-            f"rows expire ({reason}) {kept.total_seconds():g} seconds after their age: a bare number "
-            "means seconds, 30d means days"
+            f"rows expire ({reason}) {kept.total_seconds():g} seconds after their age; if that is not "
+            'meant, write days as "30d"'
         )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.engine.partition_planning import PartitionPlan, PartitionPlanner, WholePartition
 from housekeeping.policies.errors import TableBlocked
 from housekeeping.stores.postgres.conditions import Condition, condition_of
-from housekeeping.stores.postgres.leaves import leaf_target
+from housekeeping.stores.postgres.leaves import leaf_targets
 from housekeeping.stores.postgres.partitions import (
     PartitionTree,
     partition_tree,
@@ -65,7 +65,7 @@ def look(
             "partitions"
         )
         plan = replace(plan, warnings=(*plan.warnings, told))
-    leaves = tuple(leaf_target(connection, target, tree, leaf) for leaf in plan.by_rows)
+    leaves = leaf_targets(connection, target, tree, plan.by_rows)
     return Looked(tree, planner.estimated(plan), leaves, left_alone=False)
 
 

@@ -9,27 +9,30 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
-from housekeeping.engine.maintaining import MaintenanceLoop, entries_of
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
-from housekeeping.engine.rebuild_phase import candidates
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.engine.steps import Steps, application_of
-from housekeeping.engine.surveying import Survey, Surveyed, survey, with_verdicts
 from housekeeping.engine.throttling import Hours, Throttle, Waited, throttled
-from housekeeping.engine.upkeep_entries import Tally
-from housekeeping.engine.upkeep_warnings import warnings_of
+from housekeeping.engine.upkeep.entries import Tally
+from housekeeping.engine.upkeep.maintaining import MaintenanceLoop, entries_of
+from housekeeping.engine.upkeep.needs import unneeded
+from housekeeping.engine.upkeep.rebuild_phase import candidates
+from housekeeping.engine.upkeep.steps import Steps, application_of
+from housekeeping.engine.upkeep.surveying import Survey, Surveyed, survey, with_verdicts
+from housekeeping.engine.upkeep.warnings import warnings_of
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.events import RunStarted
 from housekeeping.policies.maintenance import MaintenancePolicy, When
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import Phases, RunResult, StopReason
+from housekeeping.stores.postgres.concurrent_builds import builds_refused
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.upkeep.server import refuse_standby
+from housekeeping.stores.postgres.upkeep.stepping import Ending
 from housekeeping.stores.postgres.upkeep.tables import states_of
 
 _PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
@@ -185,10 +188,16 @@ class _Maintenance:
                 if need is not None:
                     entry.add(need, "planned")
                     planned[need.work.value] += 1
+        refused = builds_refused(self.connection)
         for table, verdict in candidates(found.tables):
             assert verdict.need is not None
-            self._tally.entries[table.state.oid].add(verdict.need, "planned")
-            planned["reindex"] += 1
+            how = "planned" if refused is None else Ending.SKIPPED.value
+            self._tally.entries[table.state.oid].add(verdict.need, how, refused)
+            planned["reindex"] += refused is None
+        for table in found.tables:
+            entry = self._tally.entries[table.state.oid]
+            if self.policy.tables and not entry.actions and entry.error is None:
+                entry.note = f"nothing needed: {unneeded(table.state, self.policy)}"
         result = self._result(StopReason.DRY_RUN, None)
         plan = {
             "would_do": planned.total(),

@@ -1,7 +1,7 @@
 """What `housekeeping check` asks of a maintenance policy: what a run would do tonight."""
 
-from housekeeping.engine.surveying import Survey, survey
-from housekeeping.engine.upkeep_warnings import warnings_of
+from housekeeping.engine.upkeep.surveying import Survey, survey
+from housekeeping.engine.upkeep.warnings import warnings_of
 from housekeeping.operations.inspection import Inspected
 from housekeeping.operations.maintenance import LOOKING
 from housekeeping.policies.errors import PolicyRefused
@@ -42,4 +42,7 @@ def _told(found: Survey) -> str:
     shown = ", ".join(needs[:_MOST_NEEDS])
     if len(needs) > _MOST_NEEDS:
         shown += f" and {len(needs) - _MOST_NEEDS} more"
-    return f"{len(found.tables)} tables; needed now: {shown or 'nothing'}"
+    tables = f"{len(found.tables)} tables"
+    if found.not_ours:
+        tables += f" ({found.not_ours} more may not be maintained by this role)"
+    return f"{tables}; needed now: {shown or 'nothing'}"

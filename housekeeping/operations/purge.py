@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.conducting import Begun, Conduct
-from housekeeping.engine.limits import Limit
+from housekeeping.engine.limits import Expectation, Limit
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.places import placed
 from housekeeping.engine.purging import Tally
@@ -14,9 +14,16 @@ from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.throttling import Hours
 from housekeeping.operations.aftercare import Aftercare
 from housekeeping.operations.closing import Closing, PurgeProgress
-from housekeeping.operations.dry_run import DryRun
+from housekeeping.operations.dry_runs.dry_run import DryRun
 from housekeeping.operations.removal import Removal
-from housekeeping.policies.errors import AllowanceExceeded, PolicyRefused, RunHalted, RunInterrupted
+from housekeeping.policies.errors import (
+    AllowanceExceeded,
+    HoldUnusable,
+    PolicyRefused,
+    RunHalted,
+    RunInterrupted,
+    TableBlocked,
+)
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archive_indexes import build_indexes
@@ -46,6 +53,10 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
             if condition_of(error) in _PASSING:
                 raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
             raise
+        except TableBlocked as blocked:
+            # A partition nobody may even look at: what goes can't be planned.
+            reason = f"{blocked.facts['table']} or a partition of it is locked by another session"
+            raise RunInterrupted(run_id=request.run_id, reason=reason) from blocked
 
 
 def _application(policy: PurgePolicy, request: Request) -> str:
@@ -87,8 +98,12 @@ class _Purge(Removal):
     def _attempt(
         self, target: Target, now: datetime, progress: PurgeProgress, begun: Begun
     ) -> RunResult:
-        if set(begun.started.cutoffs) == set(progress.cutoffs):
-            progress.cutoffs = begun.started.cutoffs
+        # A resumed run goes by its first attempt's; what its policy keeps by now stays, too.
+        progress.cutoffs = {
+            reason: min(cutoff, begun.started.cutoffs.get(reason, cutoff))
+            for reason, cutoff in progress.cutoffs.items()
+        }
+        progress.taken_up = begun.resumed
         reason, error = ended_by(
             lambda: self._delete(target, now, progress, begun), self._policy, self._request
         )
@@ -116,6 +131,11 @@ class _Purge(Removal):
             return StopReason.THROTTLED
         run_id = str(self._request.run_id)
         with placed(self._policy, run_id, self._around, begun.objection) as refused:
+            if refused is StopReason.THROTTLED:
+                progress.waited.ended_for = (
+                    f"none of {self._around.workers_per_database} places on "
+                    f"{place(self._policy.database_url)} fell free in time"
+                )
             return refused or self._delete_in_place(target, now, progress, begun)
 
     def _delete_in_place(
@@ -138,6 +158,9 @@ class _Purge(Removal):
                 # The window that noticed has done nothing; those before knew all there were.
                 target = self._look_again(progress)
                 begun = replace(begun, again=True)
+            except HoldUnusable as refused:
+                # Placed by hand between two looks at a table in parts.
+                raise RunHalted(reason=refused.message) from refused
         if target.layout is not None and reason is StopReason.EXHAUSTED:
             progress.warnings += build_indexes(self._connection, self._policy, target)
         return reason
@@ -171,24 +194,44 @@ class _Purge(Removal):
             tables = whole.leaves
             progress.warnings += whole.warnings
         planned = [(table, self._plan(table, now, progress)) for table in tables]
+        plan = whole.plan if whole else planned[0][1]
         return DryRun(
             connection=self._connection,
             policy=self._policy,
             request=self._request,
             around=self._around,
             target=target,
-            plan=whole.plan if whole else planned[0][1],
+            plan=plan,
             tables=planned,
             whole=whole.whole if whole else (),
             now=now,
             report=self._report,
             closing=self._closing(target, progress),
             tally=tally,
-            exceeded=lambda rows: self._exceeded(target, rows),
+            exceeded=lambda rows: self._exceeded(target, now, progress, plan, rows),
         ).run()
 
-    def _exceeded(self, target: Target, rows: int) -> AllowanceExceeded | None:
-        """Return what would stop a run that takes so many rows; None where nothing would."""
+    def _exceeded(
+        self,
+        target: Target,
+        now: datetime,
+        progress: PurgeProgress,
+        plan: Expectation,
+        rows: int | None,
+    ) -> AllowanceExceeded | None:
+        """Return what would stop a run that takes so many rows; None where nothing would.
+
+        Where they were estimated, look as the run itself would before its first row.
+        """
         if not self._limited:
             return None
-        return Limit(self._connection, target, Tally()).over(rows)
+        limit = Limit(self._connection, target, Tally())
+        if rows is not None:
+            return limit.over(rows)
+        with self._looking():
+            predicate = self._planner(target, now, progress).predicate()
+        try:
+            limit.check(plan, [predicate], self._budget.rows_left(0))
+        except AllowanceExceeded as exceeded:
+            return exceeded
+        return None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from housekeeping.policies.policy import Policy
-from housekeeping.policies.purge import TableName
+from housekeeping.policies.table import TableName
 
 ExportFormat = Literal["parquet", "csv", "jsonl"]
 COMPRESSIONS: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ _LAST_YEAR = 9999
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTo:
-    """Where dated tables are exported to before they go.
+    """Where tables are exported to before they go: dated ones, detached partitions.
 
     `url`: a folder on any file system or object store fsspec knows; it may hold a password.
     `compression`: one of COMPRESSIONS; left out, the format's first.
@@ -90,9 +90,10 @@ class ArchiveExpiryPolicy(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePolicy(Policy):
-    """Archived rows that are to go back where they came from.
+    """Archived or exported rows that are to go back where they came from.
 
-    Exactly one of `relation`, a dated table of the database, and `manifest_url`, an export.
+    Exactly one of `relation`, a dated table of the database or a partition that was dropped, and
+    `manifest_url`, an export.
     """
 
     relation: str | None = None

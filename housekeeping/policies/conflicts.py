@@ -12,7 +12,7 @@ class Conflict:
     """Two policies that fight over rows of one table."""
 
     loser: PurgePolicy
-    """archives, and would find nothing"""
+    """archives or exports, and would find nothing"""
     winner: PurgePolicy
     message: str
     certain: bool
@@ -20,8 +20,9 @@ class Conflict:
 
 
 def conflicts(policies: Sequence[tuple[str, PurgePolicy]]) -> Iterator[Conflict]:
-    """Yield every archive whose rows another policy takes no later. `policies`: (table, policy), the
-    table told so that two policies on one table say the same.
+    """Yield every archive whose rows another policy takes no later, and every export that another policy
+    takes rows past. `policies`: (table, policy), the table told so that two policies on one table say
+    the same.
     """
     for (table, archiving), (other_table, other) in permutations(policies, 2):
         if table != other_table or archiving.archive is None:
@@ -38,6 +39,26 @@ def conflicts(policies: Sequence[tuple[str, PurgePolicy]]) -> Iterator[Conflict]
                     certain=archiving.where == other.where,
                 )
                 break
+    yield from _unexported(policies)
+
+
+def _unexported(policies: Sequence[tuple[str, PurgePolicy]]) -> Iterator[Conflict]:
+    """Yield every policy that exports partitions whose rows another one deletes without an export."""
+    for (table, exporting), (other_table, other) in permutations(policies, 2):
+        if table != other_table or exporting.partitions.export is None:
+            continue
+        if other.archive is not None or other.partitions.export is not None:
+            continue
+        for own, theirs in _overlapping(exporting, other):
+            told = (
+                f"{other.operation} {other.name} deletes rows of {table} ({theirs.reason}) after "
+                f"{theirs.keep_for.days} days without an export, and {exporting.operation} "
+                f"{exporting.name} is to export its partitions before they are dropped: those rows "
+                "would be in no export. Disable one of the two (enabled = false)"
+            )
+            certain = other.where is None and theirs.keep_for <= own.keep_for
+            yield Conflict(exporting, other, told, certain=certain)
+            break
 
 
 def _overlapping(one: PurgePolicy, another: PurgePolicy) -> Iterator[tuple[ExpiryRule, ExpiryRule]]:

@@ -36,7 +36,10 @@ class PolicyRefused(ConfigurationRefused):
 
 
 class TableMissing(PolicyRefused):
-    """{policy}: there is no table {table} in database {database}.{suggestion}"""
+    """{policy}: there is no table {table} in database {database}.{suggestion}
+
+    Give its name as the catalog has it, and its schema where that is not on the search_path.
+    """
 
 
 class NotATable(PolicyRefused):
@@ -53,7 +56,7 @@ class ColumnMissing(PolicyRefused):
 class ExpressionRefused(PolicyRefused):
     """{policy}: {setting} = {expression!r} is not one SQL expression over {table}: {reason}
 
-    Give a column's name or an expression such as coalesce(finished_at, created_at).
+    Give {instead}.
     """
 
 
@@ -99,11 +102,19 @@ class CutoffInFuture(PolicyRefused):
 
 
 class LedgerRefused(PolicyRefused):
-    """The ledger can't be made in database {database}: {role} may not create a schema there.
+    """The ledger in database {database} can't be {wanted}: {role} lacks the privileges.
 
     Every deletion is recorded in schema "housekeeping" in the same transaction, so without it
-    nothing runs. Have the database's owner run either of:
+    nothing runs. Have the database's owner run:
     {remedy}
+    """
+
+
+class LedgerOutdated(PolicyRefused):
+    """The ledger in database {database} is of version {version} where {wanted} is needed, and {role} may
+    not alter its tables. As their owner {owner}, with that role in database_url, run
+    `housekeeping check --init`. If that made new tables, also:
+    {grants}
     """
 
 
@@ -135,6 +146,13 @@ class HoldUnusable(PolicyRefused):
     """
 
 
+class HoldNotPlaced(PolicyRefused):
+    """The hold on {table} is not placed: {fault}
+
+    Nobody could honour it. Correct it and place it again; until then its rows may go.
+    """
+
+
 class HoldDelayed(HousekeepingError):
     """The hold is not placed: a window of a run on {database} is still under way after {seconds} s.
 
@@ -158,6 +176,10 @@ class StoreUnreachable(HousekeepingError):
 
     Check that it runs, and the setting {setting}.
     """
+
+
+class NobodyWatches(StoreUnreachable):
+    """Nothing goes on unwatched that others may have to wait for, and nobody can watch: {reason}"""
 
 
 class LeaseLost(HousekeepingError):
@@ -224,7 +246,8 @@ class ExportUnreachable(HousekeepingError):
 class ExportDamaged(HousekeepingError):
     """{url} is not what its manifest says: {difference}.
 
-    Move both files away, so that the table can be exported again.
+    If its table is still there, move both files away: it is exported again. If it was dropped,
+    keep both, and look for whole ones in a backup, or among the object's older versions.
     """
 
 

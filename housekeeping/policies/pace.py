@@ -12,6 +12,7 @@ class Pace:
     """How gently a run goes. The defaults suit a production database at night.
 
     `batch_target`: seconds one transaction should take; windows grow and shrink towards it.
+    Half of it is for rows, however long the way to the server takes: then one takes longer.
     `duty`: share of the time a run works; 0.5 rests as long as it worked, 1 never rests.
     `time_budget`: the run leaves between two windows once it is over.
     `row_budget`: at most this many rows a run; None is no limit.

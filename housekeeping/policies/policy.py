@@ -19,6 +19,8 @@ class Policy:
     allowance: Allowance = field(default_factory=Allowance)
     holds: tuple[Hold, ...] = ()
     """every hold the settings place on the policy's database, whatever their tables"""
+    doubts: tuple[str, ...] = ()
+    """what in the settings it was made from is hardly meant so; told by checks and dry runs"""
 
     @property
     def task(self) -> str:

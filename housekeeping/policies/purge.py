@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Literal
 
 from housekeeping.policies.archive import ArchiveTo
+from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.table import TableName as TableName  # noqa: PLC0414 - part of a policy's words
 
@@ -21,6 +22,7 @@ _OF_NO_ROW = {
     *("table", "age", "rules", "child_names", "partitions", "vacuum_after_rows"),
     # Counted before a partition goes; and looked up in the database, with those placed there.
     *("allowance", "holds"),
+    "doubts",  # only told
 }
 
 
@@ -89,10 +91,17 @@ class PartitionCare:
 
     `grace`: how long it stays in the database after it was taken out of its table.
     `then`: `drop` it when the grace is over, or `keep` it for good.
+    `export`: where it is exported to before it is dropped. Then rows go with their whole partition
+    or not at all: those that went one by one would be in no export.
     """
 
     grace: timedelta = timedelta(days=7)
     then: Literal["drop", "keep"] = "drop"
+    export: ExportTo | None = None
+
+    def __post_init__(self) -> None:
+        if self.then == "keep" and self.export is not None:
+            raise ValueError("a partition that is kept is never exported")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ hold.py      legal holds: placed, listed, released
 console.py   how things look on a terminal and in a pipe
 """
 
+import click
+
 from tasks.command_line.check import check
 from tasks.command_line.control import pause, resume, stop
 from tasks.command_line.group import RefusingGroup
@@ -26,6 +28,7 @@ housekeeping = RefusingGroup(
     "65 bad configuration.",
     commands=[run, check, history, restore, schedule, pause, resume, stop, hold],
 )
+click.version_option(package_name="celery-housekeeping")(housekeeping)
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def _findings(*, init: bool) -> list[Finding]:
 
 def _schedule() -> Finding:
     entries = loaded_app().conf.beat_schedule
-    return Finding("ok", "schedule", f"{len(entries)} entries: {', '.join(sorted(entries))}")
+    return Finding("ok", "schedule", f"entries: {', '.join(sorted(entries)) or 'none'}")
 
 
 def _redis(url: str) -> Finding:

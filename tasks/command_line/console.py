@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -91,17 +92,55 @@ def progress_bar() -> Progress:
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Show rows: a table on a terminal, tab-separated lines with a header in a pipe."""
-    if not out.is_terminal:
-        click.echo("\t".join(columns))
-        for row in rows:
-            click.echo("\t".join(_text(cell).replace("\n", "; ") for cell in row))
+    if out.is_terminal:
+        out.print(_table(title, columns, rows))
         return
+    click.echo("\t".join(columns))
+    for row in rows:
+        click.echo("\t".join(_on_one_line(cell) for cell in row))
+
+
+def show_list(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show rows whose cells are to be read and copied whole: ids, names, times.
+
+    As `show_table` does, but where the terminal is too narrow for the table each row becomes lines
+    of its own, its cells named and unbroken.
+    """
+    table = _table("", columns, rows)
+    unbounded = out.options.update_width(_NO_TERMINAL)
+    if not out.is_terminal or out.measure(table, options=unbounded).maximum <= out.width:
+        show_table("", columns, rows)
+        return
+    for row in rows:
+        click.echo("\n".join(row_lines(columns, row, out.width)))
+
+
+_NO_TERMINAL = 10_000  # columns; wider than any there is
+_JOINED = "\xa0"  # textwrap breaks at other blanks only
+
+
+def row_lines(columns: Sequence[str], row: Sequence[object], width: int) -> list[str]:
+    """Return a row as lines: its first cell, then `column cell` side by side as far as they fit."""
+    first, *others = zip(columns, map(_text, row), strict=True)
+    told = (f"{column} {text}".replace(" ", _JOINED) for column, text in others if text)
+    wrapped = textwrap.wrap(
+        "  ".join(told),
+        width,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [first[1], *(line.replace(_JOINED, " ") for line in wrapped)]
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(title=title or None, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
-    out.print(table)
+    return table
 
 
 def show_result(result: Mapping[str, Any]) -> None:
@@ -110,8 +149,8 @@ def show_result(result: Mapping[str, Any]) -> None:
     show_table("", RESULT_COLUMNS, rows)
     for signal, seconds in result.get("waits", {}).items():
         click.echo(f"stopped or slowed down for {signal}: {seconds:.1f} s", err=True)
-    for warning in result["warnings"]:
-        click.secho(f"warning: {warning}", fg="yellow", err=True)
+    for told in _to_heed(result):
+        click.secho(told, fg="yellow", err=True)
     if result.get("error"):
         click.secho(f"error: {result['error']}", fg="red", err=True)
     for run in result.get("runs") or [result]:
@@ -120,6 +159,19 @@ def show_result(result: Mapping[str, Any]) -> None:
         if run.get("plan"):
             for line in plan_lines(run["plan"]):
                 click.echo(line)
+
+
+def _to_heed(result: Mapping[str, Any]) -> Iterator[str]:
+    runs = result.get("runs") or [result]
+    for task in dict.fromkeys(r["operation"] for r in runs if r["stop_reason"] == "paused"):
+        yield (
+            f"{task} is paused: `housekeeping resume {task}` lets it run, or "
+            "`housekeeping resume` where everything was paused"
+        )
+    for run in runs:
+        if run["stop_reason"] == "locked":
+            yield f"{run['policy']}: another run works on its table; `housekeeping history` shows it"
+    yield from (f"warning: {warning}" for warning in result["warnings"])
 
 
 RESULT_COLUMNS = ("operation", "policy", "stopped", "rows", "details", "batches", "seconds")
@@ -140,7 +192,8 @@ def result_row(run: Mapping[str, Any]) -> list[object]:
 
 def _planned(plan: Mapping[str, Any]) -> str:
     verb, rows = next((key, n) for key, n in plan.items() if key.startswith("would_"))
-    about = {"estimate": "about ", "partly": "at least "}.get(plan.get("counted", ""), "")
+    known = {"estimate": "about ", "partly": "at least ", "at_most": "at most "}
+    about = known.get(plan.get("counted", ""), "")
     return f"{verb.replace('_', ' ')} {about}{rows:,}"
 
 
@@ -153,7 +206,7 @@ def table_row(entry: Mapping[str, Any]) -> list[object]:
     actions = entry.get("actions", ())
     why = [f"{each['work']} {each['outcome']}: {_reason(each)}" for each in actions]
     why += [str(entry[key]) for key in ("why", "note", "error") if entry.get(key)]
-    return [entry["table"], entry.get("done"), "\n".join(figures), "\n".join(why)]
+    return [entry["table"], entry.get("done"), figures, why]
 
 
 def _figure(entry: Mapping[str, Any], key: str, value: object) -> str:
@@ -171,4 +224,11 @@ def _reason(action: Mapping[str, Any]) -> str:
 
 
 def _text(cell: object) -> str:
+    if isinstance(cell, list):
+        return "\n".join(cell)
     return "" if cell is None else str(cell)
+
+
+def _on_one_line(cell: object) -> str:
+    # The lines of a message are wrapped sentences; those of a list are its entries.
+    return " ".join(("; ".join(cell) if isinstance(cell, list) else _text(cell)).split())

@@ -70,7 +70,9 @@ def shown(error: HousekeepingError) -> int:
 def meant(word: str, known: Sequence[str]) -> str:
     """Return ` Did you mean ...?`, or the list of what is known."""
     near = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(known)}."
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" There are: {', '.join(known)}." if known else " There are none."
 
 
 def loaded_app() -> Celery:

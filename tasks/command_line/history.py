@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from tasks.command_line.console import show_table
+from tasks.command_line.console import show_list
 from tasks.command_line.group import task_name
 
 _COLUMNS = ("started", "operation", "policy", "stopped", "rows", "batches", "seconds", "by", "run")
@@ -25,7 +25,7 @@ def history(task: str | None, since: str | None, limit: int, *, as_json: bool) -
     if as_json:
         click.echo(json.dumps([_plain(run) for run in runs]))
         return
-    show_table("", _COLUMNS, [_row(run) for run in runs])
+    show_list(_COLUMNS, [_row(run) for run in runs])
 
 
 def _seconds(text: str) -> str:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line.console import show_table
+from tasks.command_line.console import show_list
+from tasks.command_line.databases import (
+    DATABASE_HELP,
+    databases_called,
+    known_databases,
+    only_one,
+)
 
 if TYPE_CHECKING:
     from housekeeping.policies.table import TableName
 
 _COLUMNS = ("hold", "database", "table", "where", "reason", "placed by", "placed", "released")
 _DATABASE = click.option(
-    "--database", help="Its name, or host:port/name; needed where it could be several."
+    "--database", metavar="NAME|URL", help=f"{DATABASE_HELP} Needed where it could be several."
 )
 
 
@@ -57,7 +63,7 @@ def list_holds(*, everything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
     else:
-        show_table("", _COLUMNS, [[row[column] for column in _COLUMNS] for row in rows])
+        show_list(_COLUMNS, [[row[column] for column in _COLUMNS] for row in rows])
 
 
 @hold.command("release")
@@ -73,7 +79,9 @@ def release(number: int, database: str | None) -> None:
         for told, url in _databases(database).items()
         if number in {hold.id for hold in holds_in(url)}
     }
-    told, url = _only(having, f"no hold {number} is in force; `housekeeping hold list` shows them")
+    told, url = only_one(
+        having, f"no hold {number} is in force; `housekeeping hold list` shows them"
+    )
     if release_hold(url, number, run_by()):
         click.echo(f"hold {number} in {told} is released")
 
@@ -85,41 +93,29 @@ def _database_of(table: "TableName", database: str | None) -> tuple[str, str]:
     if len(databases) == 1:  # says better itself what it has instead
         return next(iter(databases.items()))
     having = {told: url for told, url in databases.items() if has_table(url, table)}
-    return _only(having, f"no database has a table {table}: {', '.join(databases)}")
+    return only_one(having, f"no database has a table {table}: {', '.join(databases)}")
 
 
 def _databases(asked: str | None) -> dict[str, str]:
     """Return the databases the settings know, by place, or the one asked for."""
-    from housekeeping.stores.postgres.connection import place as place_of  # noqa: PLC0415
-    from tasks.configuration import current_suite  # noqa: PLC0415
+    from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
 
-    known = {place_of(url): url for url in current_suite().target_urls()}
-    if not known:
-        raise click.UsageError("the settings name no database: give database_url")
-    if asked is None:
-        return known
-    found = {told: url for told, url in known.items() if asked in (told, told.rpartition("/")[2])}
-    if not found:
-        raise click.UsageError(f"no database {asked!r}; there are: {', '.join(known)}")
-    return found
-
-
-def _only(databases: dict[str, str], missing: str) -> tuple[str, str]:
-    if not databases:
-        raise click.UsageError(missing)
-    if len(databases) > 1:
-        raise click.UsageError(f"give --database, one of: {', '.join(databases)}")
-    return next(iter(databases.items()))
+    if asked is not None:
+        return databases_called(current_suite(), asked)
+    if not (known := known_databases(current_suite())):
+        raise click.UsageError("the settings name no database: give database_url, or --database")
+    return known
 
 
 def _configured() -> Iterator[dict[str, Any]]:
+    from housekeeping.stores.postgres.connection import place as place_of  # noqa: PLC0415
     from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
 
-    for name, held in current_suite().holds.items():
-        yield _row(
-            name, str(held.database_url or ""), str(held.hold(name).table), held.where, held.reason,
-            "the settings",
-        )  # fmt: skip
+    suite = current_suite()
+    for name, held in suite.holds.items():
+        url = held.database_url or suite.database_url
+        told = place_of(url.reveal()) if url else "every one"
+        yield _row(name, told, str(held.hold(name).table), held.where, held.reason, "the settings")
 
 
 def _placed(*, released: bool) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ def _ways(plan: Mapping[str, Any]) -> Iterator[str]:
     for leaf in plan.get("by_rows", ()):
         yield f"by rows: {leaf}"
     if "counted" in plan:
-        yield f"counted: {plan['counted']} ({plan['counted_because']})"
+        yield f"counted: {plan['counted'].replace('_', ' ')} ({plan['counted_because']})"
 
 
 def _priced(plan: Mapping[str, Any]) -> Iterator[str]:

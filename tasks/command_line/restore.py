@@ -1,4 +1,4 @@
-"""`housekeeping restore`: an archived month back into the table it came from."""
+"""`housekeeping restore`: an archived month, or an exported partition, back where it came from."""
 
 import json
 import signal
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tasks.command_line.console import log_warnings_plainly, progress_lines, show_result
+from tasks.command_line.databases import DATABASE_HELP, databases_called, only_one
 from tasks.command_line.group import meant
 
 if TYPE_CHECKING:
@@ -16,13 +17,23 @@ if TYPE_CHECKING:
     from settings import Suite
 
 _ENDING = ".manifest.json"
+_OF_EXPORTS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
 
 @click.command()
 @click.argument("what", metavar="TABLE|MANIFEST")
-@click.option("--policy", help="The archive policy whose database is meant.")
-@click.option("--database", help="Address of the database. Default: the one archives are in.")
-@click.option("--drop-columns", is_flag=True, help="Leave out columns the table no longer has.")
+@click.option("--policy", help="The policy whose database is meant.")
+@click.option(
+    "--database",
+    metavar="NAME|URL",
+    help=f"{DATABASE_HELP} Default: the one archives are in.",
+)
+@click.option(
+    "--drop-columns",
+    is_flag=True,
+    help="Leave out columns the table no longer has. Of rows that leave a dated table, their "
+    "values are gone.",
+)
 @click.option("--dry-run", is_flag=True, help="Look at everything; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.pass_context
@@ -36,13 +47,14 @@ def restore(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put archived rows back: a dated TABLE, such as `events_archive_2024_01`, or an export's
-    MANIFEST, a path or URL that ends in `.manifest.json`.
+    """Put rows back: of a dated TABLE, such as `events_archive_2024_01`, of a partition that was
+    exported before it was dropped, or of an export's MANIFEST, a path or URL that ends in
+    `.manifest.json`.
 
     Rows whose key is taken by now stay where they are. It can be run again until all are back.
     """
     from housekeeping.engine.run import Request  # noqa: PLC0415 - not for --help
-    from housekeeping.operations.restore import restore as put_back  # noqa: PLC0415
+    from housekeeping.operations.archives.restore import restore as put_back  # noqa: PLC0415
     from housekeeping.stores.postgres.interruption import install  # noqa: PLC0415
     from tasks.configuration import current_suite  # noqa: PLC0415
     from tasks.progress import progress_of  # noqa: PLC0415
@@ -70,20 +82,26 @@ def restore(
 
 
 def _policy(suite: "Suite", what: str, url: str, *, drop_columns: bool) -> "RestorePolicy":
-    from housekeeping.operations.restore import OPERATION  # noqa: PLC0415 - not for --help
+    from housekeeping.operations.archives.restore import OPERATION  # noqa: PLC0415 - not for --help
     from housekeeping.policies.archives import ArchiveExpiryPolicy, RestorePolicy  # noqa: PLC0415
     from housekeeping.policies.pace import Pace  # noqa: PLC0415
     from housekeeping.policies.purge import PurgePolicy  # noqa: PLC0415
+    from settings.addresses import database_at, without_secrets  # noqa: PLC0415
 
-    if "://" in what and not what.endswith(_ENDING):
-        raise click.UsageError(f"that is no manifest: give the address that ends in {_ENDING}")
+    if ("://" in what or what.endswith(_OF_EXPORTS)) and not what.endswith(_ENDING):
+        raise click.UsageError(
+            f"{without_secrets(what)} is no manifest: give the address that ends in {_ENDING}; "
+            "it is beside the export"
+        )
     is_manifest = what.endswith(_ENDING)
     policies = suite.every_policy()
     places = [p.export for p in policies if isinstance(p, ArchiveExpiryPolicy) and p.export]
+    purges = [policy for policy in policies if isinstance(policy, PurgePolicy)]
+    places += [p.partitions.export for p in purges if p.partitions.export]
     takers = [
         (policy.table.name, policy.task)
-        for policy in policies
-        if isinstance(policy, PurgePolicy) and policy.database_url == url
+        for policy in purges
+        if database_at(policy.database_url) == database_at(url)
     ]
     pace = Pace(lease_ttl=suite.lease_ttl)
     return RestorePolicy(
@@ -102,19 +120,15 @@ def _policy(suite: "Suite", what: str, url: str, *, drop_columns: bool) -> "Rest
 def _database(suite: "Suite", policy: str | None, database: str | None) -> str:
     """Return the database that is meant; raises click.UsageError where that is not clear."""
     from housekeeping.stores.postgres.connection import place  # noqa: PLC0415 - not for --help
-    from settings.addresses import read_database  # noqa: PLC0415
 
     if database is not None:
         if policy is not None:
             raise click.UsageError("give one of --policy and --database")
-        try:
-            return read_database(database).reveal()
-        except ValueError as error:
-            raise click.UsageError(f"--database {error}") from error
+        return only_one(databases_called(suite, database), "")[1]
     archives = {name: url for name, url in _archives(suite) if policy in (None, name)}
     if policy is not None and not archives:
-        names = sorted(name for name, _ in _archives(suite))
-        raise click.UsageError(f"no archive policy {policy!r}.{meant(policy, names)}")
+        names = sorted({name for name, _ in _archives(suite)})
+        raise click.UsageError(f"no policy {policy!r} archives or exports.{meant(policy, names)}")
     urls = sorted(set(archives.values()))
     if len(urls) == 1:
         return urls[0]
@@ -127,7 +141,7 @@ def _database(suite: "Suite", policy: str | None, database: str | None) -> str:
 
 
 def _archives(suite: "Suite") -> list[tuple[str, str]]:
-    """Return policies that archive, or drop archives, each with its database."""
+    """Return policies that archive, export partitions, or drop archives, each with its database."""
     from housekeeping.policies.archives import ArchiveExpiryPolicy  # noqa: PLC0415 - not for --help
     from housekeeping.policies.purge import PurgePolicy  # noqa: PLC0415
 
@@ -135,5 +149,8 @@ def _archives(suite: "Suite") -> list[tuple[str, str]]:
         (policy.name, policy.database_url)
         for policy in suite.every_policy()
         if isinstance(policy, ArchiveExpiryPolicy)
-        or (isinstance(policy, PurgePolicy) and policy.archive is not None)
+        or (
+            isinstance(policy, PurgePolicy)
+            and (policy.archive is not None or policy.partitions.export is not None)
+        )
     ]

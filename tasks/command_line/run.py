@@ -7,12 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from celery import Celery
 from celery.exceptions import OperationalError as BrokerUnreachable
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from housekeeping.policies.errors import HousekeepingError, StoreUnreachable
+from housekeeping.policies.errors import (
+    ConfigurationRefused,
+    HousekeepingError,
+    StoreUnreachable,
+)
 from housekeeping.policies.events import Event
 from housekeeping.policies.result import RunResult
 from tasks.command_line.console import (
@@ -22,7 +27,7 @@ from tasks.command_line.console import (
     show_result,
 )
 from tasks.command_line.group import loaded_app, task_name
-from tasks.progress import STATE, progress_of
+from tasks.progress import progress_of, reported
 from tasks.results import RunFailed, combined, exit_code
 
 if TYPE_CHECKING:
@@ -37,14 +42,22 @@ _ASK_FOR_WORKERS_AFTER_SECONDS = 5.0
 @click.option("--policy", help="Run this policy only. Default: every enabled one of the task.")
 @click.option("--dry-run", is_flag=True, help="Plan and count with the same code; change nothing.")
 @click.option(
-    "--exact", is_flag=True, help="With --dry-run: count every row, however long that takes."
+    "--exact",
+    is_flag=True,
+    help="With --dry-run: count every row, however long that takes. Not with database.*.",
 )
 @click.option("--inline", is_flag=True, help="Run in this process: no worker, no broker.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Delete at most so many rows, per policy."
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Take at most so many rows, per policy; tables with database.*.",
 )
-@click.option("--yes", is_flag=True, help="Go on where a safety limit would stop and ask.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Go on where a limit on rows would stop and ask. Not with database.*.",
+)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -62,6 +75,7 @@ def run(
     name = task_name(task)
     if exact and not dry_run:
         raise click.UsageError("--exact counts rows in a dry run: give --dry-run as well")
+    _refuse_without_effect(name, exact=exact, yes=yes)
     asked: Asked = {"dry_run": dry_run, "limit": limit, "confirmed": yes, "exact": exact}
     with progress_lines(quiet=as_json) as lines:
         if inline:
@@ -73,6 +87,19 @@ def run(
     else:
         show_result(result)
     ctx.exit(exit_code(result))
+
+
+def _refuse_without_effect(name: str, *, exact: bool, yes: bool) -> None:
+    """Refuse what would be accepted and change nothing: whoever gave it expects that it does."""
+    from tasks.operations import OPERATIONS  # noqa: PLC0415 - not for --help
+
+    operation = OPERATIONS.get(name.removeprefix("tasks."))
+    if operation is None or operation.takes_rows:
+        return
+    if exact:
+        raise click.UsageError(f"--exact counts rows, and {name} takes none: leave it out")
+    if yes:
+        raise click.UsageError(f"--yes lifts a limit on rows, and {name} takes none: leave it out")
 
 
 def _inline(
@@ -97,7 +124,16 @@ def _inline(
 def _through_queue(
     name: str, arguments: dict[str, Any], lines: ProgressLines | None
 ) -> dict[str, Any]:
+    from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
+
     app = loaded_app()
+    if current_suite().result_backend.reveal().startswith("disabled"):
+        raise ConfigurationRefused(
+            'result_backend = "disabled://" keeps no result: a run sent through the queue could '
+            "not be watched, and was not sent. Give one such as redis://host:6379/1, or run it "
+            "here with --inline"
+        )
+    _require_results(app)
     broker = app.connection_for_write()
     try:
         answer = app.send_task(name, kwargs=arguments, retry=False)
@@ -111,7 +147,9 @@ def _through_queue(
         *broker.channel_errors,
     ) as error:
         raise StoreUnreachable(
-            store="the broker", reason=str(error), setting="broker_url"
+            store=f"the broker {current_suite().broker_url}",
+            reason=str(error),
+            setting="broker_url" if current_suite().given_broker_url else "redis_url",
         ) from error
     try:
         return _wait(answer, lines, lambda: bool(app.control.ping(timeout=1.0)))
@@ -122,15 +160,36 @@ def _through_queue(
         ) from None
 
 
+def _require_results(app: Celery) -> None:
+    """Raise StoreUnreachable where a Redis for results does not answer.
+
+    Celery asks it 50 times before it sends a task (`result_backend_max_retries`), for minutes and
+    without a word: right for a worker, not for somebody at a prompt.
+    """
+    from tasks.configuration import current_suite  # noqa: PLC0415 - not for --help
+
+    client = getattr(app.backend, "client", None)
+    try:
+        if client is not None and hasattr(client, "ping"):
+            client.ping()
+    except RedisError as error:
+        suite = current_suite()
+        raise StoreUnreachable(
+            store=f"the result backend {suite.result_backend}",
+            reason=str(error),
+            setting="result_backend" if suite.given_result_backend else "redis_url",
+        ) from error
+
+
 def _wait(
     answer: AsyncResult[Any], lines: ProgressLines | None, worker_answers: Callable[[], bool]
 ) -> dict[str, Any]:
     """Show progress until the task has ended; return its result, also a failed run's."""
     ask_at: float | None = time.monotonic() + _ASK_FOR_WORKERS_AFTER_SECONDS
     while not answer.ready():
-        state, info = answer.state, answer.info
-        if state == STATE and lines is not None and isinstance(info, dict):
-            lines.show(info)
+        state, progress = reported(answer)
+        if progress is not None and lines is not None:
+            lines.show(progress)
         if state == "PENDING" and ask_at is not None and time.monotonic() > ask_at:
             ask_at = None
             if not worker_answers():

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from tasks.command_line.console import show_table
+from tasks.command_line.console import show_list
 from tasks.command_line.group import RefusingGroup, loaded_app
 
 _COLUMNS = ("name", "task", "cron (UTC)", "on", "last run", "next due", "edited")
@@ -38,8 +38,8 @@ def list_(*, as_json: bool) -> None:
         click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
         return
     marks = {True: "yes", False: "no"}
-    shown = [(*row[:3], marks[row[3]], row[4], row[5], marks[row[6]]) for row in rows]
-    show_table("", _COLUMNS, shown)
+    shown = [(*row[:3], marks[row[3]], row[4] or "never", row[5], marks[row[6]]) for row in rows]
+    show_list(_COLUMNS, shown)
 
 
 @schedule.command("set")

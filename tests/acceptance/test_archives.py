@@ -78,7 +78,7 @@ def test_a_month_goes_all_the_way_and_comes_back(installation: Installation) -> 
 
     shown = installation.housekeeping("restore", "events_archive_2024_01", "--dry-run")
     assert (shown.returncode, events(installation)) == (0, 1)
-    assert "would restore 1,500" in shown.stdout
+    assert "would restore at most 1,500" in shown.stdout
     back = installation.housekeeping("restore", dropped["tables"][0]["exported_to"])
     assert back.returncode == 0, back
     assert "archives.restore" in back.stdout
@@ -116,7 +116,12 @@ def test_check_tells_of_archives_and_of_a_place_that_is_not_there(
         (("x", "--policy", "evnts"), 64, "Did you mean 'events'?"),
         (("x", "--database", "mysql://me:sEcr3t@h/d"), 64, "mysql:// is not accepted"),
         (("x", "--database", "postgresql://h/d", "--policy", "events"), 64, "give one of"),
-        (("/nowhere/x.manifest.json",), 1, "can't be used"),
+        (("/nowhere/x.manifest.json",), 1, "x.manifest.json can't be used: there is no such file"),
+        (
+            ("exports/x.parquet",),
+            64,
+            "exports/x.parquet is no manifest: give the address that ends",
+        ),
         (("http://h/x.manifest.json",), 65, "can't be kept"),
         (("x", "--drop-colums"), 64, "--drop-columns"),
     ],

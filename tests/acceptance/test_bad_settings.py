@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ WRONG: dict[str, tuple[Mapping[str, object], str, str]] = {
     "another database": ({"database_url": "mysql://u:s3cret@host/x"}, "database_url", "postgresql"),
     "a lease of nothing": ({"lease_ttl": 0}, "lease_ttl", "1s to"),
     "a blink": ({"visibility_timeout": "1s"}, "visibility_timeout", "2s to"),
+    "a broker in this process": ({"broker_url": "memory://"}, "broker_url", "amqps://"),
+    "results in this process": ({"result_backend": "cache+memory://"}, "result_backend", "redis://"),
     "a port there is not": ({"metrics_port": 70_000}, "metrics_port", "1 to 65535"),
 }  # fmt: skip
 
@@ -97,6 +100,15 @@ def assert_refused(answer: "subprocess.CompletedProcess[str]", *told: str) -> No
         assert text in answer.stderr
     assert "Traceback" not in answer.stderr
     assert "s3cret" not in answer.stderr
+
+
+def test_a_run_whose_result_nobody_keeps_is_not_sent(store: socket.socket, tmp_path: Path) -> None:
+    disabled = environment(store, {"result_backend": "disabled://"})
+
+    answer = run(("housekeeping", "run", "tables.purge"), disabled, tmp_path)
+
+    assert_refused(answer, 'result_backend = "disabled://"', "--inline")
+    assert_nobody_called(store)
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -166,11 +178,21 @@ def test_every_program_refuses_the_same_way(
     assert_nobody_called(store)
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("schedule", "--help")])
-def test_help_needs_no_settings(tmp_path: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--help",), "Usage:"),
+        (("run", "--help"), "Usage:"),
+        (("schedule", "--help"), "Usage:"),
+        (("--version",), metadata.version("celery-housekeeping")),
+    ],
+)
+def test_help_and_version_need_no_settings(
+    tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
     around = {k: v for k, v in os.environ.items() if not k.lower().startswith(OURS)}
 
     answer = run(("housekeeping", *words), around, tmp_path)
 
     assert answer.returncode == 0, answer
-    assert "Usage:" in answer.stdout
+    assert told in answer.stdout

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from copy import copy
 from typing import Any
 
 import pytest
@@ -183,6 +184,23 @@ def test_a_store_that_is_away_is_exit_1_and_names_the_setting(
     assert answer.returncode == 1, answer
     assert ("database_url" if mode else "broker_url") in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("setting", ["result_backend", "redis_url"])
+def test_where_no_result_could_be_kept_it_is_said_before_anything_is_sent(
+    stack: Installation, setting: str
+) -> None:
+    nowhere = variables(**{setting: "redis://127.0.0.1:1/0"})
+    if setting == "redis_url":  # for the broker and for results too
+        taken_away = ("HOUSEKEEPING__BROKER_URL", "HOUSEKEEPING__RESULT_BACKEND")
+        stack = copy(stack)
+        stack.environment = {k: v for k, v in stack.environment.items() if k not in taken_away}
+
+    answer = stack.housekeeping(*RUN, **nowhere)
+
+    assert answer.returncode == 1, answer
+    assert "the result backend redis://127.0.0.1:1/0 can't be reached" in answer.stderr
+    assert f"the setting {setting}." in answer.stderr
 
 
 def test_without_a_worker_the_waiting_user_is_told(full: Installation) -> None:

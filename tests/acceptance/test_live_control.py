@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tasks.progress import reported
 from tests.acceptance.whole_stack import EXPIRED, KEPT, SLOW_EXPIRED, left
 from tests.conditions import wait_until
 from tests.faults.runs.installation import Installation
@@ -105,9 +106,9 @@ def test_progress_is_visible_while_a_run_goes_on_and_only_grows(full: Installati
     seen: list[dict[str, Any]] = []
 
     def watched() -> bool:
-        state, info = answer.state, answer.info
-        if state == "PROGRESS" and info not in seen:
-            seen.append(info)
+        _, progress = reported(answer)
+        if progress is not None and progress not in seen:
+            seen.append(progress)
         return len(seen) >= 4 or answer.ready()
 
     wait_until(watched, 20, otherwise=full.told)

@@ -53,3 +53,12 @@ def test_check_tells_what_is_needed(stack: Installation) -> None:
 
     assert answer.returncode == 0, answer.stdout
     assert "database.maintain milvaion\t2 tables; needed now: vacuum public." in answer.stdout
+
+
+@pytest.mark.parametrize("words", [("--dry-run", "--exact"), ("--yes",)], ids=["exact", "yes"])
+def test_what_would_change_nothing_is_refused(stack: Installation, words: tuple[str, ...]) -> None:
+    answer = stack.housekeeping("run", "database.maintain", "--inline", *words)
+
+    assert answer.returncode == 64
+    assert f"{words[-1]} " in answer.stderr
+    assert "tasks.database.maintain takes none: leave it out" in answer.stderr

@@ -128,7 +128,11 @@ def test_a_hold_is_placed_listed_and_released(full: Installation) -> None:
     ("words", "code", "told"),
     [
         (("evnts", "--where", "true", "--reason", "x"), 65, "Did you mean 'events'?"),
-        (("events", "--where", "idd = 1", "--reason", "x"), 65, "idd"),
+        (
+            ("events", "--where", "idd = 1", "--reason", "x"),
+            65,
+            "public.events is not placed: where",
+        ),
         (("events", "--where", "id = 1; DELETE FROM events", "--reason", "x"), 65, "semicolon"),
         (("events", "--where", "true", "--reason", " "), 65, "give a reason"),
         (("events", "--where", "true"), 64, "--reason"),
@@ -144,6 +148,47 @@ def test_a_hold_that_would_hold_nothing_is_refused(
     assert answer.returncode == code, answer
     assert told in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("way", ["its name", "its place", "its address"])
+def test_hold_and_restore_take_a_database_by_name_and_by_address(
+    stack: Installation, way: str
+) -> None:
+    address = stack.database
+    place = address.rpartition("@")[2]
+    database = {
+        "its name": address.rpartition("/")[2],
+        "its place": place,
+        "its address": address,
+    }[way]
+
+    placed = stack.housekeeping(
+        "hold", "place", "events", "--where", "false", "--reason", "x", "--database", database
+    )
+    assert placed.returncode == 0, placed
+    assert place in placed.stdout
+    number = placed.stdout.split()[1]
+    assert stack.housekeeping("hold", "release", number, "--database", database).returncode == 0
+    restored = stack.housekeeping("restore", "nothing_2024_01", "--database", database)
+    assert restored.returncode == 64, restored
+    assert "nothing_2024_01 can't be put back" in restored.stderr
+
+
+@pytest.mark.parametrize("words", [("restore", "x"), ("hold", "release", "1")])
+def test_a_database_nobody_knows_is_answered_with_those_there_are(
+    stack: Installation, words: tuple[str, ...]
+) -> None:
+    place = stack.database.rpartition("@")[2]
+
+    answer = stack.housekeeping(*words, "--database", "elsewhere")
+
+    assert answer.returncode == 64, answer
+    told = " ".join(answer.stderr.split())
+    assert f"no database 'elsewhere'; there are: {place}" in told
+    assert "or an address such as postgresql://" in told
+    wrong = stack.housekeeping(*words, "--database", "mysql://me:sEcr3t@h/d")
+    assert (wrong.returncode, "mysql:// is not accepted" in wrong.stderr) == (64, True), wrong
+    assert "sEcr3t" not in wrong.stderr
 
 
 def test_check_tells_what_looks_like_a_slip(full: Installation) -> None:

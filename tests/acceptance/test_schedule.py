@@ -97,6 +97,10 @@ def test_milvaions_documented_crons_are_what_beat_installs(installation: Install
     assert entries[RETENTION]["cron"] == "0 2 * * *"
     assert entries[DEAD_LETTERS]["cron"] == "0 4 * * 0"
     assert "T02:00:00" in entries[RETENTION]["next_due_at"]
+    assert {entry["last_run_at"] for entry in entries.values()} == {None}
+    header, *lines = installation.housekeeping("schedule", "list").stdout.splitlines()
+    column = header.split("\t").index("last run")
+    assert [line.split("\t")[column] for line in lines] == ["never"] * len(TASKS)
     assert all(entry["enabled"] and not entry["edited"] for entry in entries.values())
 
 

@@ -1,31 +1,26 @@
 """kill -9 at random moments of an archive run, with users writing: every row whole, in one place."""
 
-import multiprocessing
 import random
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import psycopg2
 import pytest
 
-from embedded.installations import PostgresInstallation
-from embedded.postgresql import PostgresServer, installations
+from embedded.postgresql import PostgresServer
 from embedded.valkey import ValkeyServer
-from housekeeping.engine.run import Request, Surroundings
+from housekeeping.engine.run import Request
 from housekeeping.operations.purge import purge
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
 from housekeeping.policies.result import RunResult
-from housekeeping.stores.redis.connection import connect
-from tests.conditions import stays_true, wait_until
+from tests.faults.killing import Killing, around, execute
 
 KILLS = 55
-MIDWAY = 0.8  # share of kills once the run has moved something; the others hit its beginning
+AT_ANY_MOMENT = 0.2  # of the kills, mostly in the beginning; the others once something has moved
 OLD = 40_000
 
 # `truth` is written by a trigger, so it holds what each row last was when it was in the table. A row
@@ -61,19 +56,11 @@ UNION ALL SELECT 'lines', id, ROW(id, event, words)::text FROM {lines}
 """
 
 
-@pytest.fixture(scope="module", params=installations(), ids=lambda each: each.name)
-def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    installation: PostgresInstallation = request.param
-    with PostgresServer(installation) as server:
-        url = server.create_database("moving")
-        execute(url, SCHEMA)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
-        yield server
+@pytest.fixture
+def database(own_postgres: PostgresServer) -> str:
+    url = own_postgres.create_database("moving")
+    execute(url, SCHEMA)
+    return url
 
 
 def policy_for(url: str) -> PurgePolicy:
@@ -95,7 +82,7 @@ def policy_for(url: str) -> PurgePolicy:
 
 
 def archive(url: str, redis_url: str) -> RunResult:
-    return purge(policy_for(url), Request(run_by="tester@here"), Surroundings(connect(redis_url)))
+    return purge(policy_for(url), Request(run_by="tester@here"), around(redis_url))
 
 
 class Users(threading.Thread):
@@ -144,55 +131,22 @@ class Users(threading.Thread):
 
 @pytest.mark.timeout(240)
 def test_fifty_five_kills_lose_no_row_and_keep_none_twice(
-    database: str, valkey: ValkeyServer
+    database: str, own_valkey: ValkeyServer, moments: random.Random
 ) -> None:
-    seed = random.SystemRandom().randrange(1_000_000)
-    print(f"moments = random.Random({seed})")  # noqa: T201 - pytest shows it for a failed test
-    moments = random.Random(seed)
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["tests.faults.test_archive_kills"])
-    users = Users(database, random.Random(seed))
+    users = Users(database, random.Random(moments.random()))
     users.start()
-    for _ in range(KILLS):
-        before = windows(database)
-        child = forking.Process(target=archive, args=(database, valkey.url()))
-        child.start()
-        if moments.random() < MIDWAY:
-            wait_until(partial(moved_or_ended, database, before, child), 30)
-        stays_true(lambda: True, moments.uniform(0, 0.15))
-        child.kill()
-        child.join()
-        wait_until(lambda: not leases(valkey), 5)
+    killing = Killing(archive, (database, own_valkey.url()), AT_ANY_MOMENT, (0.15, 0.15))
+    killing.kill(KILLS, moments)
     users.end()
     assert users.written > 500
     moving = "SELECT count(DISTINCT run_id) FROM housekeeping.run_window"
-    assert query(database, moving)[0][0] > KILLS / 4, "most kills hit no run that moved rows"
+    assert execute(database, moving)[0][0] > KILLS / 4, "most kills hit no run that moved rows"
 
-    result = settled(database, valkey.url())
+    result = settled(database, own_valkey.url())
 
     assert result.success, result
     assert account(database) == []
     assert ledger_differs(database) == []
-
-
-def moved_or_ended(database: str, before: int, child: multiprocessing.process.BaseProcess) -> bool:
-    """Whether this run has committed a window, or has nothing left to do."""
-    return windows(database) > before or not child.is_alive()
-
-
-def windows(database: str) -> int:
-    """Return how many windows were ever committed."""
-    try:
-        ((count,),) = query(database, "SELECT count(*) FROM housekeeping.run_window")
-    except psycopg2.errors.UndefinedTable:
-        return 0
-    return int(count)
-
-
-def leases(valkey: ValkeyServer) -> list[bytes]:
-    """Return the leases of runs that died, which live a little longer."""
-    with closing(connect(valkey.url())) as client:
-        return list(client.scan_iter("{housekeeping:lease:*"))
 
 
 def settled(database: str, redis_url: str) -> RunResult:
@@ -203,14 +157,16 @@ def settled(database: str, redis_url: str) -> RunResult:
 
 def account(database: str) -> list[tuple[Any, ...]]:
     """Return every row that is missing, doubled or changed; and what should have moved and did not."""
-    tables = [row[0] for row in query(database, "SELECT relation FROM housekeeping.archive_table")]
+    tables = [
+        row[0] for row in execute(database, "SELECT relation FROM housekeeping.archive_table")
+    ]
     events = ["events", *(name for name in tables if not name.endswith("_lines"))]
     lines = ["lines", *(name for name in tables if name.endswith("_lines"))]
     everywhere = " UNION ALL ".join(
         [PLACES.format(events=name, lines="lines WHERE false") for name in events]
         + [PLACES.format(events="events WHERE false", lines=name) for name in lines]
     )
-    wrong = query(
+    wrong = execute(
         database,
         f"WITH places (kind, id, image) AS ({everywhere}),"
         " found AS (SELECT kind, id, min(image) AS image, count(*) AS copies FROM places GROUP BY 1, 2)"
@@ -218,25 +174,16 @@ def account(database: str) -> list[tuple[Any, ...]]:
         " WHERE t.image IS DISTINCT FROM f.image OR f.copies <> 1 LIMIT 20",
     )
     left = "SELECT 'left', id FROM events WHERE at < now() - interval '30 days 1 hour' LIMIT 20"
-    return wrong + query(database, left)
+    return wrong + execute(database, left)
 
 
 def ledger_differs(database: str) -> list[tuple[Any, ...]]:
     """Return dated tables whose rows are not what the ledger counted, and runs that never ended."""
     differs = []
-    for relation, rows in query(database, "SELECT relation, rows FROM housekeeping.archive_table"):
-        ((found,),) = query(database, f"SELECT count(*) FROM {relation}")
+    for relation, rows in execute(
+        database, "SELECT relation, rows FROM housekeeping.archive_table"
+    ):
+        ((found,),) = execute(database, f"SELECT count(*) FROM {relation}")
         if found != rows:
             differs.append((relation, rows, found))
-    return differs + query(database, "SELECT id FROM housekeeping.run WHERE ended_at IS NULL")
-
-
-def query(url: str, statement: str) -> list[tuple[Any, ...]]:
-    with closing(psycopg2.connect(url)) as session, session.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.fetchall()
-
-
-def execute(url: str, statements: str) -> None:
-    with closing(psycopg2.connect(url)) as session, session, session.cursor() as cursor:
-        cursor.execute(statements)
+    return differs + execute(database, "SELECT id FROM housekeeping.run WHERE ended_at IS NULL")

@@ -79,6 +79,7 @@ def test_beat_writes_a_flushed_schedule_again_and_remembers_its_last_runs(stack:
     beat = stack.beat({"tick": _SECONDLY, "hourly": _HOURLY})
     _goes_on(stack, "tick", 10)
     hourly = _stored(stack, "hourly", "meta")["last_run_at"]
+    runs = _stored(stack, "tick", "meta")["total_run_count"]
 
     with stack.client() as client:
         client.flushall()
@@ -86,6 +87,8 @@ def test_beat_writes_a_flushed_schedule_again_and_remembers_its_last_runs(stack:
     _goes_on(stack, "tick", 10)
     assert beat.running
     assert _stored(stack, "hourly", "meta")["last_run_at"] == hourly
+    assert _stored(stack, "hourly", "meta")["total_run_count"] == 0
+    assert _stored(stack, "tick", "meta")["total_run_count"] > runs
 
 
 def test_of_two_beats_one_sends_and_the_other_takes_over_when_it_is_killed(stack: Stack) -> None:

@@ -1,12 +1,15 @@
 """Archived months to drop, export and put back: made by a real run of archiving."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from housekeeping.engine.run import Request, Surroundings
-from housekeeping.operations.archive_expiry import drop_expired_archives
-from housekeeping.operations.restore import restore
+from housekeeping.operations.archives.expiry import drop_expired_archives
+from housekeeping.operations.archives.restore import restore
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.archives import ArchiveExpiryPolicy, ExportTo, RestorePolicy
 from housekeeping.policies.purge import PurgePolicy, TableName
@@ -17,7 +20,12 @@ from tests.integration.runs import BRISK, policy_on, run
 OPERATION = "database.drop_expired_archives"
 YEAR = timedelta(days=365)
 JANUARY, FEBRUARY = "public.old_2024_01", "public.old_2024_02"
-FORMATS = ("parquet", "csv", "jsonl")
+ENDINGS = {"parquet": ".parquet", "csv": ".csv.gz", "jsonl": ".jsonl.gz"}
+FORMATS = tuple(ENDINGS)
+EVERY_FORMAT = pytest.mark.parametrize("format_", FORMATS)
+LIVE_AND_EXPORTED = pytest.mark.parametrize("kind", ["live", *FORMATS])
+LIVE_AND_CSV = pytest.mark.parametrize("kind", ["live", "csv"])
+ROWS = "SELECT id, created_at, status, note FROM events ORDER BY id"
 
 
 def archiving(database: Database, table: str = "events", **given: Any) -> PurgePolicy:
@@ -30,7 +38,10 @@ def archiving(database: Database, table: str = "events", **given: Any) -> PurgeP
 
 
 def archive_two_months(database: Database, around: Surroundings, rows: int = 40) -> None:
-    """Fill `events` with rows of January and February 2024, half and half, and archive them."""
+    """Fill `events` with rows of January and February 2024, half and half, and archive them.
+
+    Even ids are of January.
+    """
     database.run(
         "INSERT INTO events SELECT i, timestamptz '2024-01-10' + i %% 2 * interval '31 days',"
         " 'done', 'note ' || i FROM generate_series(1, %s) i",
@@ -70,6 +81,11 @@ def there(database: Database) -> list[str]:
         "SELECT 'public.' || relname FROM pg_class WHERE relname LIKE 'old%%' AND relkind = 'r'"
         " AND relnamespace = 'public'::regnamespace ORDER BY 1"
     )
+
+
+def manifest_of(folder: Path, table: str = JANUARY) -> dict[str, Any]:
+    """Return what an export says of itself."""
+    return dict(json.loads((folder / f"{table}.manifest.json").read_text()))
 
 
 def entry(result: RunResult, table: str) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """How a test archives, and what the ledger says of it."""
 
+from pathlib import Path
 from typing import Any
 
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.purge import PurgePolicy, TableName
 from tests.integration.database import Database
 from tests.integration.runs import policy_on
+
+EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
+"""makes a table `everything` with a column of each type"""
 
 
 def to(prefix: str = "events_archive", **given: Any) -> ArchiveTo:

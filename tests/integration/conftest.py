@@ -1,11 +1,9 @@
 """Real servers for integration tests: each installed PostgreSQL once a session, and one Valkey."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
 
-import psycopg2
 import pytest
 from redis import Redis
 
@@ -15,9 +13,9 @@ from embedded.valkey import ValkeyServer
 from housekeeping.engine.run import Surroundings
 from housekeeping.stores.redis.connection import connect
 from tests.integration.database import Database
+from tests.integration.database_pool import EMPTY, DatabasePool
 
 SCHEMAS = Path(__file__).parents[2] / "demo" / "schemas"
-_EMPTY = ""
 # Milvaion 2 is the newest schema without the columns that came with 3.
 _MILVAION_2 = """
 ALTER TABLE "ScheduledJobs" DROP COLUMN "CompletedAt";
@@ -41,48 +39,28 @@ DatabaseFactory = Callable[[str], Database]
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """A server of each installed PostgreSQL; every test that uses it runs on all of them."""
     installation: PostgresInstallation = request.param
-    with PostgresServer(installation, {"max_connections": 60}) as server:
+    # Nobody vacuums a test's table before it looks.
+    settings = {"max_connections": 60, "autovacuum_naptime": "1d"}
+    with PostgresServer(installation, settings) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def templates(postgres: PostgresServer) -> dict[str, str]:
-    """Names of template databases by the schema they hold; filled by `new_database`."""
-    return {}
+def databases(postgres: PostgresServer) -> DatabasePool:
+    return DatabasePool(postgres)
 
 
 @pytest.fixture
-def new_database(postgres: PostgresServer, templates: dict[str, str]) -> Iterator[DatabaseFactory]:
-    """Makes a database that holds a schema's tables, as a copy of a template: some 25 ms."""
-    made: list[str] = []
-    numbers = count()
-
-    def make(schema: str) -> Database:
-        if schema not in templates:
-            templates[schema] = f"template_{len(templates)}"
-            with_tables(postgres.create_database(templates[schema]), schema)
-        name = f"test_{next(numbers)}"
-        made.append(name)
-        url = postgres.create_database(name, templates[schema])
-        return Database(url, postgres.installation.version)
-
-    yield make
-    for name in made:
-        postgres.drop_database(name)
-
-
-def with_tables(url: str, schema: str) -> None:
-    """Run a schema's statements on a new database."""
-    if schema == _EMPTY:
-        return
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(schema)
+def new_database(databases: DatabasePool) -> Iterator[DatabaseFactory]:
+    """Hands out a database that holds a schema's tables, for this test."""
+    with ExitStack() as at_end:
+        yield lambda schema: at_end.enter_context(databases.holding(schema))
 
 
 @pytest.fixture
 def database(new_database: DatabaseFactory) -> Database:
     """An empty database."""
-    return new_database(_EMPTY)
+    return new_database(EMPTY)
 
 
 @pytest.fixture

@@ -57,9 +57,9 @@ def running(policy: PurgePolicy, around: Surroundings, **asked: Any) -> Iterator
         yield threads.submit(run, policy, around, **asked)
 
 
-def listening(around: Surroundings, hear: Callable[[Event], None]) -> Surroundings:
-    """Return surroundings whose runs tell `hear` every event, in the run's own thread."""
-    return replace(around, events=EventStream([hear]))
+def listening(around: Surroundings, *hear: Callable[[Event], None]) -> Surroundings:
+    """Return surroundings whose runs tell each of `hear` every event, in the run's own thread."""
+    return replace(around, events=EventStream([*hear]))
 
 
 class AfterWindow:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO
 
-from housekeeping.stores.files.row_text import Row
+from housekeeping.stores.files.row_text import BYTES_AS_THEY_ARE, Row
 
 _FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)")?([,\n])')
 _BATCH_ROWS = 1_000
@@ -34,7 +34,7 @@ def csv_batches(source: BinaryIO, names: Sequence[str]) -> Iterator[list[Row]]:
     Raises ValueError for what no CsvWriter wrote for these columns.
     """
     # Not detached: it would be closed with the text around it, which is what we want.
-    text = io.TextIOWrapper(source, encoding="utf-8", newline="\n")
+    text = io.TextIOWrapper(source, encoding="utf-8", errors=BYTES_AS_THEY_ARE, newline="\n")
     records = _records(text)
     if next(records, None) != tuple(names):
         raise ValueError("its header does not name the columns its manifest does")
@@ -46,7 +46,7 @@ def csv_batches(source: BinaryIO, names: Sequence[str]) -> Iterator[list[Row]]:
 
 def _line(row: Sequence[str | None]) -> bytes:
     fields = ("" if value is None else '"' + value.replace('"', '""') + '"' for value in row)
-    return (",".join(fields) + "\n").encode()
+    return (",".join(fields) + "\n").encode(errors=BYTES_AS_THEY_ARE)
 
 
 def _records(lines: Iterable[str]) -> Iterator[Row]:

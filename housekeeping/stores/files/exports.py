@@ -18,7 +18,7 @@ from housekeeping.stores.files.formats import (
     suffix_of,
 )
 from housekeeping.stores.files.manifest import ENDING, FileFacts, Manifest, stem_of
-from housekeeping.stores.files.place import Place, split
+from housekeeping.stores.files.place import NameTaken, Place, split
 from housekeeping.stores.files.row_text import Row, RowSum
 
 Watch = Callable[[], None]
@@ -50,6 +50,10 @@ class Exports:
         self._to = to
         self.place = Place(to.url)
 
+    @property
+    def format(self) -> str:
+        return self._to.format
+
     def found(self, relation: str, ledger: dict[str, Any], start: int = 1) -> Found:
         """Look for an export of a table, told from others of its name by what the ledger knows."""
         for number in range(start, _MOST_NUMBERS):
@@ -78,7 +82,9 @@ class Exports:
 
         `number` is where the search for a free name begins. The manifest is not written yet.
         """
-        partial = f"{stem_of(draft.relation, number)}{self._suffix}{_PARTIAL}"
+        partial = f"{stem_of(draft.relation, number)}{self._suffix}.{_mark(draft)}{_PARTIAL}"
+        # What a process that still runs has open under this name must not become a part of ours.
+        self.place.remove(partial)
         total = RowSum()
         try:
             with self.place.writing(partial) as sink:
@@ -116,13 +122,16 @@ class Exports:
                 continue
             manifest = replace(written, file=replace(written.file, name=name))
             if not self.place.exists(name):
-                self.place.move(partial, name)
+                try:
+                    self.place.move(partial, name)
+                except NameTaken:
+                    continue
             elif self._sha256(name, watch) == written.file.sha256:
                 self.place.remove(partial)  # ours: its process ended before its manifest was there
             else:
                 continue
             self.check(manifest, watch)
-            self._write_whole(stem + ENDING, manifest.as_text().encode())
+            self._write_whole(stem + ENDING, manifest.as_text().encode(errors="backslashreplace"))
             return manifest, stem + ENDING
         self.place.remove(partial)
         raise ExportUnreachable(
@@ -175,6 +184,14 @@ class Exports:
         with self.place.writing(name + _PARTIAL) as file:
             file.write(content)
         self.place.move(name + _PARTIAL, name)
+
+
+def _mark(draft: Manifest) -> str:
+    """Return what tells a table from one of the same name in another database: both may be exported
+    to one place at one time.
+    """
+    who = f"{draft.database} {draft.relation} {draft.ledger['made_by']}"
+    return hashlib.sha256(who.encode()).hexdigest()[:8]
 
 
 def exports_beside(manifest_url: str) -> tuple[Exports, str]:

@@ -53,7 +53,8 @@ def row_writer(
     with ExitStack() as closing:
         writer: RowWriter
         if format_ == "parquet":
-            writer = ParquetWriter(sink, names, types, compression)
+            writer = parquet = ParquetWriter(sink, names, types, compression)
+            closing.callback(parquet.let_go)
         else:
             if compression == "gzip":
                 # Neither name nor time inside: the same rows make the same file.

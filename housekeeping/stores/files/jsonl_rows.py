@@ -37,7 +37,8 @@ class JsonLinesWriter:
             name: None if value is None else read(value)
             for (name, read), value in zip(self._columns, row, strict=True)
         }
-        return (json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+        line = json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
+        return line.encode(errors="backslashreplace")  # a lone surrogate as JSON's own \udcff
 
 
 def jsonl_batches(source: BinaryIO, names: Sequence[str]) -> Iterator[list[Row]]:

@@ -1,9 +1,11 @@
 """Rows as Parquet: integers, booleans and bytes as its own, every other value as PostgreSQL's text.
 
+Its text is UTF-8 and nothing else: a row that holds another byte is refused.
 The PostgreSQL type of each column is in the field's metadata under `postgresql`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from housekeeping.stores.files.row_text import Row, bytes_in
@@ -63,6 +65,13 @@ class ParquetWriter:
         if self._held:
             self._write_group()
         self._writer.close()
+
+    def let_go(self) -> None:
+        """End the library's writer while the file is open: collected later it would complain to stderr
+        that it can't write any more, which is so wherever an export was cut short.
+        """
+        with suppress(Exception):
+            self._writer.close()
 
     def _write_group(self) -> None:
         columns = []

@@ -28,6 +28,10 @@ _NOT_THE_STORES = ("celery", "billiard")
 _Told = Callable[[], AbstractContextManager[None]]
 
 
+class NameTaken(ExportUnreachable):
+    """{url} can't be given to another file: it is there already."""
+
+
 class Sink(io.RawIOBase):
     """A file that is being written; knows what has been written so far."""
 
@@ -160,10 +164,15 @@ class Place:
         """Give a file its final name; what has that name already stays, and is an error."""
         with self._told():
             if self.exists(to):
-                raise ExportUnreachable(url=self.at(to), reason="it is there already")
-            self._fs.mv(self._path(name), self._path(to))
-            if self._local:
-                _reach_the_disk(self._root)
+                raise NameTaken(url=self.at(to))
+            if not self._local:
+                self._fs.mv(self._path(name), self._path(to))
+                return
+            try:
+                _rename(self._path(name), self._path(to))
+            except FileExistsError:  # by another process, since we looked
+                raise NameTaken(url=self.at(to)) from None
+            _reach_the_disk(self._root)
 
     def remove(self, name: str) -> None:
         """Remove a file of ours that is of no use; that it can't be removed is no error."""
@@ -197,6 +206,21 @@ class Place:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _rename(path: str, to: str) -> None:
+    """Give a local file another name. Raises FileExistsError where that is taken.
+
+    `rename` would replace what another process has just put there.
+    """
+    try:
+        os.link(path, to)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        Path(path).rename(to)
+    else:
+        Path(path).unlink()
 
 
 def shown(url: str) -> str:

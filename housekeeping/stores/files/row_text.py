@@ -4,12 +4,16 @@ A row is a tuple of its values' text, None for NULL. Its line is what `COPY ... 
 it, so that the checksum of an export can be checked against a table with psql alone:
 
     rows_sha256 = sum of sha256(line) over all rows, modulo 2^256, in hexadecimal
+
+A byte that is no UTF-8, as a database with the encoding SQL_ASCII may hold, is a lone surrogate in the
+text of a value (stores/postgres/raw_text.py) and that byte again in its line.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 
 Row = tuple[str | None, ...]
+BYTES_AS_THEY_ARE = "surrogateescape"
 
 _ESCAPES = str.maketrans(
     {
@@ -28,7 +32,7 @@ _MODULUS = 1 << 256
 def line_of(row: Row) -> bytes:
     """Return a row as a line of COPY's text format, with its line feed."""
     fields = ["\\N" if value is None else value.translate(_ESCAPES) for value in row]
-    return ("\t".join(fields) + "\n").encode()
+    return ("\t".join(fields) + "\n").encode(errors=BYTES_AS_THEY_ARE)
 
 
 def bytes_in(rows: Iterable[Row]) -> int:

@@ -17,7 +17,8 @@ from housekeeping.stores.postgres.statement import Statement, execute
 
 ARCHIVED_AT = "archived_at"
 ARCHIVED_BY = "archived_by_run"
-_OURS = ("hk_age", "hk_reason")  # what a statement calls its own columns beside the source's
+# What a statement calls its own columns beside the source's.
+_OURS = ("hk_age", "hk_into", "hk_reason")
 _LONGEST_PERIOD = "0000_00"
 
 _COLUMNS = Statement(
@@ -109,6 +110,11 @@ def columns_of(connection: Connection, oid: int) -> tuple[Column, ...]:
     return tuple(Column(*row) for row in execute(connection, _COLUMNS, oid=oid))
 
 
+def row_key(connection: Connection, oid: int) -> tuple[str, ...]:
+    """Return columns that tell a table's rows apart; empty where no index holds that they do."""
+    return tuple(execute(connection, _KEY, oid=oid).scalar() or ())
+
+
 def layout_of(
     connection: Connection, policy: PurgePolicy, facts: TableFacts, children: Sequence[Child]
 ) -> ArchiveLayout | None:
@@ -133,8 +139,8 @@ def layout_of(
 
 
 def _part(connection: Connection, facts: TableFacts, suffix: str) -> ArchivePart:
-    key = execute(connection, _KEY, oid=facts.oid).scalar()
-    return ArchivePart(facts, suffix, columns_of(connection, facts.oid), tuple(key or ()))
+    columns = columns_of(connection, facts.oid)
+    return ArchivePart(facts, suffix, columns, row_key(connection, facts.oid))
 
 
 def _refuse_grandchildren(connection: Connection, policy: PurgePolicy, child: TableFacts) -> None:

@@ -15,8 +15,9 @@ from housekeeping.stores.postgres.archive_layout import ArchiveLayout
 from housekeeping.stores.postgres.archive_tables import dated_tables, prepare
 from housekeeping.stores.postgres.conditions import sqlstate
 from housekeeping.stores.postgres.connection import guarded
-from housekeeping.stores.postgres.deletion import CHILD_PREFIX
-from housekeeping.stores.postgres.moving import INTO_PREFIX, MISSED, Destinations, Move
+from housekeeping.stores.postgres.deletion import child_of
+from housekeeping.stores.postgres.moving import INTO_PREFIX, Destinations, Move
+from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.periods import Period, periods_in
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
@@ -36,8 +37,28 @@ _WORK_MEM = Statement(
 )
 
 
+_INTERFERING = Statement(
+    "archive.interfering",
+    # Once a statement has written to a table, nobody can put a trigger or a rule on it before the
+    # transaction ends: what is seen now was so then.
+    sql.SQL(
+        """
+        SELECT EXISTS (SELECT FROM pg_class
+                       WHERE oid = ANY(%(tables)s::regclass[]) AND (relhastriggers OR relhasrules))
+        """
+    ),
+)
+
+Told = Iterable[tuple[str, int | None, int]]
+"""what a moving statement says: of whom, of which period, how many rows"""
+
+
 class PeriodsMissed(Exception):
     """Rows of months the statement had no tables for: the transaction has to be rolled back."""
+
+
+class ArrivalsToCount(Exception):
+    """A dated table has triggers or rules: the transaction has to be done again, counting."""
 
 
 class RowsUncounted(Exception):
@@ -53,13 +74,20 @@ class Archive:
         self._run_id = run_id
         self._used: dict[Period, int] = {}
         self._window = 0
+        self._counting = False
         self._run_period = Period.of(now) if layout.by_run else None
 
     @property
     def destinations(self) -> Destinations:
         """What the next statement has tables for."""
         periods = tuple(sorted(self._used, key=lambda period: period.months or 0))
-        return Destinations(self._layout, periods, self._target.age_type, self._run_id)
+        return Destinations(
+            self._layout,
+            periods,
+            self._target.age_type,
+            self._run_id,
+            counting=self._counting,
+        )
 
     def statements(self, range_: Range, predicate: Predicate, *, replaying: bool) -> Move:
         to = replace(self.destinations, replaying=replaying)
@@ -87,36 +115,58 @@ class Archive:
         """Look every month up again: a table was dropped under us."""
         self._used.clear()
 
-    def moved(self, to: Destinations, told: Counter[str]) -> dict[str, int]:
-        """Take what a statement told of its inserts out of `told`; return rows by relation.
-
-        Raises PeriodsMissed, or RowsUncounted when fewer rows arrived than were deleted.
-        """
-        if told.pop(MISSED, 0):
+    def foresee(self, connection: Connection, move: Move) -> None:
+        """Look at a few rows of a window before any goes. Raises PeriodsMissed."""
+        glimpse = move.glimpse()
+        if glimpse is not None and execute(connection, glimpse, **move.values).scalar_one():
             raise PeriodsMissed
-        arrived: Counter[int] = Counter()
+
+    def moved(
+        self, connection: Connection, to: Destinations, told: Told
+    ) -> tuple[Counter[str], dict[str, int]]:
+        """Return the rows that went, by label, and the rows that arrived, by relation.
+
+        Raises PeriodsMissed, ArrivalsToCount, or RowsUncounted when fewer rows arrived than were
+        deleted.
+        """
+        gone: Counter[str] = Counter()
+        sent: Counter[tuple[int, int]] = Counter()
+        arrived: Counter[tuple[int, int]] = Counter()
+        for label, period, rows in told:
+            if period is None:
+                raise PeriodsMissed
+            if label.startswith(INTO_PREFIX):
+                arrived[int(label.removeprefix(INTO_PREFIX)), period] += rows
+            else:
+                gone[label] += rows
+                sent[_part(label), period] += rows
+        if not to.replaying:
+            self._verify(connection, to, sent, arrived)
         moved: Counter[str] = Counter()
-        for label in [label for label in told if label.startswith(INTO_PREFIX)]:
-            part, period = (int(each) for each in label.removeprefix(INTO_PREFIX).split(":"))
-            rows = told.pop(label)
-            arrived[part] += rows
+        for (part, period), rows in (arrived if to.replaying else sent).items():
             if rows:
                 moved[to.table(part, period).label] += rows
                 self._used[to.periods[period]] = self._window
-        if not to.replaying:
-            self._refuse_uncounted(told, arrived)
-        return dict(moved)
+        return gone, dict(moved)
 
-    def _refuse_uncounted(self, deleted: Counter[str], arrived: Counter[int]) -> None:
-        gone: Counter[int] = Counter()
-        for label, rows in deleted.items():
-            child = label.startswith(CHILD_PREFIX)
-            gone[int(label.removeprefix(CHILD_PREFIX)) + 1 if child else 0] += rows
-        for part, rows in gone.items():
-            if arrived[part] != rows:
+    def _verify(
+        self,
+        connection: Connection,
+        to: Destinations,
+        sent: Counter[tuple[int, int]],
+        arrived: Counter[tuple[int, int]],
+    ) -> None:
+        if not to.counting:
+            tables = [quoted(to.table(*place).schema, to.table(*place).name) for place in sent]
+            if tables and execute(connection, _INTERFERING, tables=tables).scalar_one():
+                self._counting = True
+                raise ArrivalsToCount
+            return
+        for place, rows in sent.items():
+            if arrived[place] != rows:
                 raise RowsUncounted(
-                    f"{rows} rows of {self._layout.parts[part].source.label} were deleted and "
-                    f"{arrived[part]} arrived in the archive: a trigger or rule on an archive table "
+                    f"{rows} rows of {self._layout.parts[place[0]].source.label} were deleted and "
+                    f"{arrived[place]} arrived in {to.table(*place).label}: a trigger or rule there "
                     "keeps rows out. Nothing was changed; remove it"
                 )
 
@@ -139,6 +189,12 @@ class Archive:
         named = getattr(getattr(error.orig, "diag", None), "table_name", None)
         ours = {table.name for period in self._used for table in dated_tables(self._layout, period)}
         return named in ours
+
+
+def _part(label: str) -> int:
+    """Return which of the layout's parts rows came from, by what a statement calls them."""
+    child = child_of(label)
+    return 0 if child is None else child + 1
 
 
 def archive_of(target: Target, run_id: UUID, now: datetime) -> Archive | None:

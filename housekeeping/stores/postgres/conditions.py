@@ -41,6 +41,15 @@ def condition_of(error: DBAPIError) -> Condition:
     return Condition.REFUSED_BY_ROW
 
 
+def passes(error: DBAPIError) -> bool:
+    """Whether the error says nothing of the statement: asked another time, it may well be answered."""
+    return condition_of(error) in (
+        Condition.CONTENDED,
+        Condition.TOO_SLOW,
+        Condition.CONNECTION_LOST,
+    )
+
+
 def sentence(error: DBAPIError) -> str:
     """Return the server's own first line: names the object, holds no row data."""
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"

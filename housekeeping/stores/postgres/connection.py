@@ -13,7 +13,10 @@ from sqlalchemy.pool import NullPool
 
 from housekeeping.policies.errors import ConfigurationRefused, ServerTooOld, StoreUnreachable
 from housekeeping.policies.pace import Pace
+from housekeeping.stores.postgres import raw_text
 from housekeeping.stores.postgres.statement import Statement, execute
+
+raw_text.install()
 
 OLDEST_SERVER = 140000
 _NAME_BYTES = 63  # NAMEDATALEN - 1: the server cuts application_name there, with a notice

@@ -1,6 +1,7 @@
 """Counting for certain, and no further than it matters: statistics may be wrong by any factor."""
 
 from datetime import timedelta
+from typing import Protocol
 
 from psycopg2 import sql
 from sqlalchemy import Connection
@@ -18,7 +19,14 @@ from housekeeping.stores.postgres.statement import Statement, execute
 _PATIENCE = Pace(batch_target=timedelta(seconds=5), lock_timeout=timedelta(seconds=1))
 
 
-def rows_up_to(connection: Connection, facts: TableFacts, most: int) -> int | None:
+class Named(Protocol):
+    """A table by its quoted name."""
+
+    @property
+    def identifier(self) -> sql.Identifier: ...
+
+
+def rows_up_to(connection: Connection, facts: Named, most: int) -> int | None:
     """Return how many rows a table has, `most` where it has as many; None when that takes too long."""
     body = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT %(most)s) AS hk_counted").format(
         facts.identifier

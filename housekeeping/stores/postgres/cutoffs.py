@@ -54,8 +54,13 @@ class AgeType:
     time_zone: str
 
     @property
+    def counts(self) -> bool:
+        """Whether it is a number of units since 1970."""
+        return self.name in _INTEGERS
+
+    @property
     def supported(self) -> bool:
-        if self.name in _INTEGERS:
+        if self.counts:
             return self.unit is not None
         return self.name in _TIMESTAMPS
 

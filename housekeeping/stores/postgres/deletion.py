@@ -36,12 +36,18 @@ class Deletion:
         self._facts = facts
         self._children = children
         self._predicate = predicate
+        self._range = range_
         self._window = range_.condition(facts)
         self.values: Mapping[str, Any] = {**predicate.values, **range_.values}
 
+    @property
+    def tells(self) -> bool:
+        """Whether `direct` returns rows; the last of their columns is called count."""
+        return len(self._predicate.reasons) > 1
+
     def direct(self) -> Statement:
         """Delete the window's expired rows; yields (rule number, rows) where there are several rules."""
-        if len(self._predicate.reasons) == 1:
+        if not self.tells:
             return Statement("purge.delete", self._delete())
         body = sql.SQL(
             "WITH hk_gone AS ({delete} RETURNING {reason} AS hk_reason)"
@@ -128,12 +134,12 @@ class Deletion:
         columns = {c: None for child in self._children for c in child.foreign_key.parent_columns}
         parts: list[sql.Composable] = [
             sql.SQL(
-                "hk_doomed AS MATERIALIZED (SELECT {row} AS hk_row, {reason} AS hk_reason{age}{columns}"
+                "hk_doomed AS MATERIALIZED (SELECT {into}{row} AS hk_row, {reason} AS hk_reason{columns}"
                 " FROM {table} WHERE {pinned} AND {matching})"
             ).format(
                 row=identifier(self._facts.name, "ctid"),
                 reason=self._predicate.reason,
-                age=self._age_column,
+                into=self._into_column,
                 columns=sql.SQL("").join(
                     sql.SQL(", {}").format(identifier(column)) for column in columns
                 ),
@@ -142,9 +148,7 @@ class Deletion:
                 matching=self._matching(),
             )
         ]
-        counts: list[sql.Composable] = [
-            sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
-        ]
+        counts = [self._counted()]
         for number, child in enumerate(self._children):
             name = identifier(f"hk_child_{number}")
             parts.append(
@@ -158,20 +162,16 @@ class Deletion:
                     returned=self._of_child(number),
                 )
             )
-            counts.append(
-                sql.SQL("SELECT {label}, count(*) FROM {name}").format(
-                    label=sql.Literal(f"{CHILD_PREFIX}{number}"), name=name
-                )
-            )
+            counts.append(self._counted_child(number))
         parts.append(
             sql.SQL(
                 "hk_gone AS (DELETE FROM {table} USING hk_doomed AS {doomed}"
-                " WHERE {row} = {doomed}.hk_row RETURNING {doomed}.hk_reason{rows})"
+                " WHERE {row} = {doomed}.hk_row RETURNING {returned})"
             ).format(
                 table=self._facts.identifier,
                 doomed=self._doomed_name,
                 row=identifier(self._facts.name, "ctid"),
-                rows=self._of_parent(),
+                returned=self._of_parent(),
             )
         )
         self._take_further(parts, counts)
@@ -185,8 +185,8 @@ class Deletion:
         return identifier(apart_from(self._facts.name, "hk_doomed"))
 
     @property
-    def _age_column(self) -> sql.Composable:
-        """Return `, AGE AS hk_age` where rows are routed by it."""
+    def _into_column(self) -> sql.Composable:
+        """Return `NUMBER AS hk_into, ` where rows go on to one of several tables."""
         return sql.SQL("")
 
     def _of_child(self, number: int) -> sql.Composable:  # noqa: ARG002 - a move returns its columns
@@ -194,8 +194,18 @@ class Deletion:
         return sql.SQL("1")
 
     def _of_parent(self) -> sql.Composable:
-        """Return what the delete of the rows themselves returns beside their reason."""
-        return sql.SQL("")
+        """Return what the delete of the rows themselves returns."""
+        return sql.SQL("{}.hk_reason").format(self._doomed_name)
+
+    def _counted(self) -> sql.Composable:
+        """Return a SELECT that counts the deleted rows by reason."""
+        return sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
+
+    def _counted_child(self, child: int) -> sql.Composable:
+        """Return a SELECT that counts a child's deleted rows."""
+        return sql.SQL("SELECT {label}, count(*) FROM {name}").format(
+            label=sql.Literal(f"{CHILD_PREFIX}{child}"), name=identifier(f"hk_child_{child}")
+        )
 
     def _take_further(self, parts: list[sql.Composable], counts: list[sql.Composable]) -> None:
         """Add what becomes of the deleted rows, and what of it is counted."""
@@ -271,10 +281,10 @@ class Deletion:
                 self._pinned_with_keepers(), self._predicate.condition
             )
         return sql.SQL(
-            "(SELECT {columns}{age} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
+            "(SELECT {into}{columns} FROM {table} WHERE {window} AND {pinned}) AS hk_doomed"
         ).format(
             columns=_names(child.foreign_key.parent_columns),
-            age=self._age_column,
+            into=self._into_column,
             table=self._facts.identifier,
             window=self._window,
             pinned=pinned,
@@ -283,6 +293,11 @@ class Deletion:
 
 def _names(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(identifier(column) for column in columns)
+
+
+def child_of(label: str) -> int | None:
+    """Return which child's rows a statement's label counts; None for those of the table itself."""
+    return int(label.removeprefix(CHILD_PREFIX)) if label.startswith(CHILD_PREFIX) else None
 
 
 def child_table(child: Child) -> sql.Composable:

@@ -28,9 +28,10 @@ _WANT = Statement(
         """
         INSERT INTO housekeeping.detached_partition AS d
             (root, parent_schema, parent_name, relation_oid, relation_schema, relation_name, bounds,
-             upper_bound, rows, bytes, state, policy, run_id)
+             upper_bound, rows, bytes, state, policy, run_id, to_export)
         SELECT %(root)s, %(parent_schema)s, %(parent_name)s, %(oid)s, %(schema)s, %(name)s,
-               %(bounds)s, %(upper)s, %(rows)s, %(bytes)s, 'detaching', %(policy)s, %(run_id)s::uuid
+               %(bounds)s, %(upper)s, %(rows)s, %(bytes)s, 'detaching', %(policy)s, %(run_id)s::uuid,
+               %(to_export)s
         WHERE EXISTS (SELECT FROM housekeeping.target
                       WHERE relation = %(root)s AND fence = %(fence)s)
         ON CONFLICT (relation_oid) WHERE state IN ('detaching', 'detached') DO UPDATE SET
@@ -39,7 +40,8 @@ _WANT = Statement(
             relation_name = excluded.relation_name, bounds = excluded.bounds,
             upper_bound = excluded.upper_bound, rows = excluded.rows, bytes = excluded.bytes,
             policy = excluded.policy, run_id = excluded.run_id, wanted_at = clock_timestamp(),
-            detached_at = NULL, drop_after = NULL, error = NULL
+            detached_at = NULL, drop_after = NULL, exported = NULL, exported_at = NULL, error = NULL,
+            to_export = excluded.to_export
         RETURNING id
         """
     ),
@@ -63,14 +65,19 @@ _OPEN = Statement(
                d.relation_name, d.bounds, d.rows, d.bytes, d.state = 'detached', d.drop_after::text,
                c.oid IS NOT NULL,
                coalesce(n.nspname = d.relation_schema AND c.relname = d.relation_name, false),
-               coalesce(c.relispartition, false), coalesce(i.inhdetachpending, false),
+               -- by INHERIT too its rows are shown by another table
+               i.parents > 0, coalesce(i.pending, false),
                -- never earlier than was said when it was detached, nor than is said now
                coalesce(d.drop_after <= clock_timestamp()
-                        AND d.detached_at + %(grace)s <= clock_timestamp(), false)
+                        AND d.detached_at + %(grace)s <= clock_timestamp(), false),
+               d.policy, d.run_id::text, d.wanted_at::text,
+               -- as JSON: a dry run may read a ledger that is older than this column
+               coalesce((to_jsonb(d) ->> 'to_export')::boolean, false)
         FROM housekeeping.detached_partition d
         LEFT JOIN pg_class c ON c.oid = d.relation_oid AND c.relkind IN ('r', 'p')
         LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        CROSS JOIN LATERAL (SELECT count(*) AS parents, bool_or(inhdetachpending) AS pending
+                            FROM pg_inherits WHERE inhrelid = c.oid) AS i
         WHERE d.root = %(root)s AND d.state IN ('detaching', 'detached')
           AND (%(id)s::bigint IS NULL OR d.id = %(id)s) ORDER BY d.id
         """
@@ -111,7 +118,7 @@ _OF_RUN = Statement(
     sql.SQL(
         """
         SELECT relation_schema || '.' || relation_name AS relation, bounds, rows, bytes, drop_after,
-               coalesce(dropped_by = %(run_id)s::uuid, false) AS dropped
+               coalesce(dropped_by = %(run_id)s::uuid, false) AS dropped, exported ->> 'manifest'
         FROM housekeeping.detached_partition
         WHERE (run_id = %(run_id)s::uuid AND state IN ('detached', 'dropped'))
            OR dropped_by = %(run_id)s::uuid ORDER BY id
@@ -157,6 +164,14 @@ class Detached:
     drop_after: str | None
     """None: kept for good"""
     fate: Fate
+    policy: str
+    """that detached it"""
+    run_id: str
+    """of the run that did"""
+    wanted_at: str
+    """when the ledger first heard of it; never changes, unlike when it was detached"""
+    to_export: bool = False
+    """the policy that detached it said that it is to be exported before it is dropped"""
 
     @property
     def label(self) -> str:
@@ -180,6 +195,8 @@ class Retired:
     """None: never"""
     dropped: bool
     """by this run; else it was detached by it"""
+    exported_to: str | None = None
+    """address of the export's manifest"""
 
 
 def want_detached(
@@ -191,6 +208,8 @@ def want_detached(
     upper: str,
     rows: int,
     size: int,
+    *,
+    to_export: bool = False,
 ) -> int:
     """Write down that we are about to detach a partition; return the row's id.
 
@@ -212,6 +231,7 @@ def want_detached(
         bytes=size,
         policy=policy,
         run_id=str(ledger.run_id),
+        to_export=to_export,
     ).scalar()
     if made is None:
         raise LeaseTaken(target=ledger.relation)
@@ -238,15 +258,24 @@ def open_partitions(
             rows=row[8],
             bytes=row[9],
             drop_after=row[11],
-            fate=_fate(*row[10:11], *row[12:]),
+            fate=_fate(*row[10:11], *row[12:17]),
+            policy=row[17],
+            run_id=row[18],
+            wanted_at=row[19],
+            to_export=row[20],
         )
         for row in found
     ]
 
 
+def partitions_known(connection: Connection) -> bool:
+    """Whether the ledger is there, and new enough to know of partitions; reads only."""
+    return bool(execute(connection, _MADE).scalar_one())
+
+
 def due_partitions(connection: Connection, root: str, grace: timedelta) -> list[Detached]:
     """Return the partitions of a table whose grace is over; none without a ledger."""
-    if not execute(connection, _MADE).scalar_one():
+    if not partitions_known(connection):
         return []
     found = open_partitions(connection, root, grace)
     return [detached for detached in found if detached.fate is Fate.DUE]

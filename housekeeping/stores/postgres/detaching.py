@@ -13,8 +13,9 @@ from datetime import timedelta
 
 from psycopg2 import sql
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
-from housekeeping.policies.errors import HousekeepingError
+from housekeeping.policies.errors import HousekeepingError, NobodyWatches
 from housekeeping.policies.pace import Pace
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.connection import connected, guarded
@@ -59,7 +60,8 @@ _OURS = Statement(
         SELECT EXISTS (
             SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.oid = %(oid)s AND n.nspname = %(schema)s AND c.relname = %(name)s
-              AND c.relkind IN ('r', 'p') AND NOT c.relispartition)
+              AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+              AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid))
         """
     ),
 )
@@ -148,12 +150,18 @@ def detach_concurrently(
     Gives up after 10 s, as soon as somebody has waited for us for a lock_timeout, or when
     `objection` answers anything. Cut short, the partition may be left pending: its rows are out of
     sight, and `finalize` ends it.
+
+    Raises NobodyWatches where nobody can see whether somebody waits for us, and DBAPIError.
     """
-    with (
-        _autocommitting(url) as connection,
-        BlockWatch(url, connection, pace.lock_timeout.total_seconds(), objection),
-    ):
-        execute(connection, _alter(parent, partition, " CONCURRENTLY"))
+    with _autocommitting(url) as connection:
+        watch = BlockWatch(url, connection, pace.lock_timeout, objection)
+        try:
+            with watch, watch.window():
+                execute(connection, _alter(parent, partition, " CONCURRENTLY"))
+        except DBAPIError as error:
+            if watch.blind is None:
+                raise
+            raise NobodyWatches(reason=watch.blind) from error
 
 
 def finalize(connection: Connection, detached: Detached) -> None:
@@ -180,13 +188,17 @@ def drop_foreign_key(connection: Connection, key: tuple[str, str, str]) -> None:
     execute(connection, Statement("detach.drop_foreign_key", body))
 
 
+def lock_detached(connection: Connection, detached: Detached) -> None:
+    """Wait for whoever uses a detached table, up to the transaction's lock_timeout."""
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(detached.identifier)
+    execute(connection, Statement("detach.lock_detached", lock))
+
+
 def drop_detached(connection: Connection, detached: Detached) -> None:
-    """Drop a detached table inside the transaction that is open; never what depends on it.
+    """Drop a detached and locked table inside the transaction that is open; never what depends on it.
 
     Raises PartitionChanged when it is another table by now, or attached again.
     """
-    lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(detached.identifier)
-    execute(connection, Statement("detach.lock_detached", lock))
     who = {"oid": detached.oid, "schema": detached.schema, "name": detached.name}
     if not execute(connection, _OURS, **who).scalar_one():
         raise PartitionChanged(table=detached.label)

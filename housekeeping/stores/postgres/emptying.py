@@ -1,17 +1,20 @@
 """What happens inside a window's transaction: which statements go in which order, and what they did."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.archiving import Archive
-from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion
+from housekeeping.stores.postgres.deletion import Deletion, child_of
 from housekeeping.stores.postgres.moving import Move
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
+from housekeeping.stores.postgres.slicing import Slicing, SmallRests, Taken
 from housekeeping.stores.postgres.statement import Statement, execute
 
 CHILD_ROWS = 20_000  # of one child table in one transaction; about 100 ms of indexed deletes
@@ -45,6 +48,8 @@ class How:
     """the window can't be divided: children may go in several transactions ahead of it"""
     replaying: bool = False
     """its rows may be in the archive already"""
+    rests: SmallRests | None = None
+    """small rests inside the transaction; None where the run never rests"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Emptied:
     """only children went; the same window has to be done again"""
     moved: dict[str, int] = field(default_factory=dict)
     """rows by the dated table they went to"""
+    rested: float = 0.0
+    """seconds of small rests"""
 
 
 class Emptying:
@@ -72,9 +79,12 @@ class Emptying:
         range_: Range,
         predicate: Predicate,
         how: How,
+        slicing: Slicing,
     ) -> None:
         self._connection = connection
         self._target = target
+        self._range = range_
+        self._slicing = slicing
         self._archive = archive
         self._predicate = predicate
         self._how = how
@@ -82,16 +92,42 @@ class Emptying:
         if archive is not None:
             self._move = archive.statements(range_, predicate, replaying=how.replaying)
             archive.begin_window(connection)
-        self._deletion = self._move or Deletion(target.facts, target.children, range_, predicate)
+        self._deletion = self._move or self._of(range_)
 
     def empty(self) -> Emptied:
         """Do it. Raises TooManyChildren, RowsRefused, PeriodsMissed and DBAPIError."""
         how = self._how
+        if self._archive is not None and self._move is not None:
+            self._archive.foresee(self._connection, self._move)
         pins = self._target.pins or how.replaying
         if pins or how.held is Held.PASS or how.limit is not None:
             return self._pinned()
-        counts, moved = self._done(self._deletion.direct())
-        return Emptied(counts, self._stayed(), moved=moved)
+        return self._direct()
+
+    def _direct(self) -> Emptied:
+        """Take the rows without pinning them, in slices where the run rests."""
+        taken = self._taken()
+        counts, moved = self._counted(taken.told)
+        if taken.removed:
+            counts[self._predicate.reasons[0]] += taken.removed
+        return Emptied(counts, self._stayed(), moved=moved, rested=taken.rested)
+
+    def _taken(self) -> Taken:
+        rests = self._how.rests
+        if rests is not None and self._slicing.allowed(self._connection):
+            facts = self._target.facts
+            return self._slicing.take(self._connection, facts, self._range, rests, self._of)
+        result = execute(self._connection, self._deletion.direct(), **self._deletion.values)
+        if result.returns_rows:
+            return Taken(told=[tuple(row) for row in result])
+        return Taken(removed=result.rowcount)
+
+    def _of(self, range_: Range) -> Deletion:
+        """Return the statements for a part of the window."""
+        if self._archive is not None:
+            how = self._how
+            return self._archive.statements(range_, self._predicate, replaying=how.replaying)
+        return Deletion(self._target.facts, self._target.children, range_, self._predicate)
 
     def _pinned(self) -> Emptied:
         deletion, how = self._deletion, self._how
@@ -107,6 +143,8 @@ class Emptying:
                 return drained
             counts, moved = self._done(deletion.delete_pinned())
         gone = sum(counts[reason] for reason in self._predicate.reasons)
+        if how.limit is not None and gone > how.limit:
+            raise TooManyChildren  # of its own table: locked as relatives, and expired as well
         if gone == how.limit:
             return Emptied(counts, moved=moved)
         # Rows that were pinned and stayed: something keeps them now, or an update moved them away.
@@ -145,7 +183,8 @@ class Emptying:
             drained = self._drain(number)
             counts.update(drained.counts)
             moved.update(drained.moved)
-        return Emptied(counts, unfinished=True, moved=dict(moved)) if counts else None
+        # Nothing could be drained: somebody works on a row that may keep the parent, which stays then.
+        return Emptied(counts, unfinished=True, moved=dict(moved)) if counts.total() else None
 
     def _drain(self, number: int) -> Emptied:
         key = self._target.children[number].key
@@ -176,18 +215,22 @@ class Emptying:
         by the dated table they went to.
         """
         result = execute(self._connection, statement, **self._deletion.values, **values)
-        if not result.returns_rows:
-            return Counter({self._predicate.reasons[0]: result.rowcount}), {}
-        told = Counter({str(label): int(rows) for label, rows in result})
+        return self._counted(result.all())
+
+    def _counted(self, rows: Sequence[Any]) -> tuple[Counter[str], dict[str, int]]:
+        told: Counter[str] = Counter()
         moved: dict[str, int] = {}
         if self._archive is not None and self._move is not None:
-            moved = self._archive.moved(self._move.to, told)
+            told, moved = self._archive.moved(self._connection, self._move.to, rows)
+        else:
+            for label, count in rows:
+                told[str(label)] += int(count)
         counts: Counter[str] = Counter()
-        for label, rows in told.items():
-            counts[self._key(label)] += rows  # a child may refer by two keys
+        for label, count in told.items():
+            counts[self._key(label)] += count  # a child may refer by two keys
         return counts, moved
 
     def _key(self, label: str) -> str:
-        if label.startswith(CHILD_PREFIX):
-            return self._target.children[int(label.removeprefix(CHILD_PREFIX))].key
+        if (child := child_of(label)) is not None:
+            return self._target.children[child].key
         return self._predicate.reasons[int(label)]

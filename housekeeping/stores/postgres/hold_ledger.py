@@ -38,6 +38,7 @@ _VERSION = Statement(
     ),
 )
 _ALONE = Statement("hold.alone", sql.SQL("SELECT pg_advisory_xact_lock(%(key)s)"))
+_SHARE = Statement("hold.share", sql.SQL("SELECT pg_advisory_xact_lock_shared(%(key)s)"))
 _PLACE = Statement(
     "hold.place",
     sql.SQL(
@@ -93,6 +94,11 @@ def holds_version(connection: Connection) -> str:
 def holds_now(connection: Connection) -> str:
     """Return `holds_version` where the ledger is known to be there: asked in every window."""
     return str(execute(connection, _VERSION).scalar_one())
+
+
+def share_holds(connection: Connection) -> None:
+    """Let no hold be placed while this transaction lasts; waits for one that is being placed."""
+    execute(connection, _SHARE, key=HOLDS_LOCK)
 
 
 def place(connection: Connection, relation: str, condition: str, reason: str, by: str) -> int:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 
+from housekeeping.stores.postgres.concurrent_builds import build_line
 from housekeeping.stores.postgres.keys import key_column
 from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.preflight import Target
@@ -40,7 +41,7 @@ def age_index(
         conditions.append(_statuses(connection, column, [rule.value for rule in target.rules]))
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     table = quoted(target.facts.schema, target.facts.name)
-    return f"CREATE INDEX CONCURRENTLY ON {table} ({led}){where}"
+    return build_line(connection, f"{table} ({led}){where}")
 
 
 def where_is_indexable(where: str | None) -> bool:
@@ -48,9 +49,9 @@ def where_is_indexable(where: str | None) -> bool:
     return where is not None and _immutable(where)
 
 
-def lookup_index(schema: str, name: str, column: str) -> str:
+def lookup_index(connection: Connection, schema: str, name: str, column: str) -> str:
     """Return the CREATE INDEX by which another table's rows about a row are found."""
-    return f"CREATE INDEX CONCURRENTLY ON {quoted(schema, name)} ({quoted(column)})"
+    return build_line(connection, f"{quoted(schema, name)} ({quoted(column)})")
 
 
 def analyze(schema: str, name: str) -> str:

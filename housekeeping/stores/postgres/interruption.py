@@ -16,7 +16,7 @@ from psycopg2 import extensions
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-__all__ = ["install"]
+__all__ = ["install", "reachable"]
 
 # A signal that arrives in the instant before `poll` begins to wait does not wake it; this bounds
 # how late its handler then runs.
@@ -62,12 +62,12 @@ def _wait(connection: extensions.connection) -> None:
         raise  # the server's word, or the connection's end: nothing is left to cancel
     except BaseException:
         with suppress(psycopg2.Error, OSError):  # not connected yet, or no longer
-            if _reachable(connection):
+            if reachable(connection):
                 connection.cancel()
         raise
 
 
-def _reachable(connection: extensions.connection) -> bool:
+def reachable(connection: extensions.connection) -> bool:
     """Whether the server still accepts connections.
 
     A cancel is sent over a connection of its own, to which libpq sets no time limit: with the

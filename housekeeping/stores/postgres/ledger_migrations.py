@@ -120,4 +120,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX hold_in_force ON housekeeping.hold (id) WHERE released_at IS NULL",
     ),
+    (
+        """
+        ALTER TABLE housekeeping.detached_partition
+            ADD exported jsonb, ADD exported_at timestamptz
+        """,
+    ),
+    (
+        """
+        ALTER TABLE housekeeping.detached_partition ADD to_export boolean NOT NULL DEFAULT false
+        """,
+    ),
 )

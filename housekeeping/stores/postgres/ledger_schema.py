@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from sqlalchemy import Connection
 
-from housekeeping.policies.errors import LedgerRefused
+from housekeeping.policies.errors import LedgerOutdated, LedgerRefused
 from housekeeping.stores.postgres.ledger_migrations import MIGRATIONS, TABLES
 from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute
@@ -50,6 +50,22 @@ _USABLE = Statement(
     ),
 )
 
+_OWNED = Statement(
+    "ledger.owned",
+    sql.SQL(
+        """
+        SELECT coalesce(bool_and(pg_has_role(c.relowner, 'USAGE')), true), min(r.rolname::text)
+        FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+        WHERE c.relnamespace = 'housekeeping'::regnamespace AND c.relkind = 'r'
+        """
+    ),
+)
+# A session that has read the ledger and was left open keeps its tables from being altered; meanwhile
+# every run would queue behind us.
+_SET_LOCK_TIMEOUT = Statement(
+    "ledger.lock_timeout", sql.SQL("SELECT set_config('lock_timeout', '5s', true)")
+)
+
 
 @dataclass(frozen=True)
 class _State:
@@ -72,7 +88,8 @@ class _State:
         else:
             remedy = f"GRANT CREATE ON DATABASE {quoted(self.database)} TO {quoted(self.role)}"
             remedy += f"\nor, as a role that may: housekeeping check --init, then\n{grants}"
-        return LedgerRefused(database=self.database, role=self.role, remedy=remedy)
+        wanted = "written to" if remedy == grants else "made"
+        return LedgerRefused(database=self.database, role=self.role, remedy=remedy, wanted=wanted)
 
 
 def ensure_ledger(connection: Connection) -> None:
@@ -88,7 +105,9 @@ def ensure_ledger(connection: Connection) -> None:
             raise state.refusal()
         if state.made and _version(connection) >= len(MIGRATIONS):
             return
-        if not (state.may_fill if state.schema else state.may_create):
+        if state.made:
+            _require_owned(connection, state)
+        elif not (state.may_fill if state.schema else state.may_create):
             raise state.refusal()
         _migrate(connection)
 
@@ -96,12 +115,17 @@ def ensure_ledger(connection: Connection) -> None:
 def ledger_missing(connection: Connection, *, to_be_made: bool = False) -> bool:
     """Say whether the ledger is still to be made; reads only.
 
-    Raises LedgerRefused when it is there but closed to us; and, if it is `to_be_made`, when it is
-    missing and we may not make it.
+    Raises LedgerRefused when it is there but closed to us; and, if a run is `to_be_made`, when it
+    could not be written to, is older than we are and not ours to alter, or is missing and we may not
+    make it.
     """
     state = _state(connection)
     if state.schema and not state.usable:
         raise state.refusal()
+    if to_be_made and state.made and not _may_write(connection):
+        raise state.refusal()
+    if to_be_made and state.made and _version(connection) < len(MIGRATIONS):
+        _require_owned(connection, state)
     if to_be_made and not state.made and not (state.may_fill if state.schema else state.may_create):
         raise state.refusal()
     return not state.made
@@ -117,11 +141,26 @@ def _may_write(connection: Connection) -> bool:
     return bool(execute(connection, _USABLE, tables=list(_TABLES)).scalar_one())
 
 
+def _require_owned(connection: Connection, state: _State) -> None:
+    """Raise LedgerOutdated unless we may alter the ledger's tables, and make others beside them."""
+    owned, owner = execute(connection, _OWNED).one()
+    if not (owned and state.may_fill):
+        raise LedgerOutdated(
+            database=state.database,
+            role=state.role,
+            version=_version(connection),
+            wanted=len(MIGRATIONS),
+            owner=owner,
+            grants=_grants(state.role),
+        )
+
+
 def _version(connection: Connection) -> int:
     return int(execute(connection, _VERSION).scalar_one())
 
 
 def _migrate(connection: Connection) -> None:
+    execute(connection, _SET_LOCK_TIMEOUT)
     lock = Statement("ledger.lock", sql.SQL("SELECT pg_advisory_xact_lock(%(key)s)"))
     execute(connection, lock, key=_LEDGER_LOCK)
     if not _state(connection).schema:  # asked again: another first run may have been quicker

@@ -21,7 +21,7 @@ from housekeeping.stores.postgres.catalog import (
     find_table,
     table_names,
 )
-from housekeeping.stores.postgres.conditions import sentence
+from housekeeping.stores.postgres.conditions import passes, sentence
 from housekeeping.stores.postgres.cutoffs import AgeType, base_type
 from housekeeping.stores.postgres.names import (
     clipped,
@@ -32,6 +32,10 @@ from housekeeping.stores.postgres.names import (
 from housekeeping.stores.postgres.statement import Statement, execute, identifier, raw
 
 _TYPE_NAME = Statement("catalog.type_name", sql.SQL("SELECT format_type(%(oid)s, NULL)"))
+_ASKED_FOR = {
+    "age": "a column's name or an expression such as coalesce(finished_at, created_at)",
+    "where": "a condition on its columns such as state <> 'disputed'",
+}
 
 
 def table_called(connection: Connection, policy: Policy, name: TableName) -> TableFacts:
@@ -72,6 +76,8 @@ def rule_on(
         with connection.begin_nested():
             execute(connection, Statement("preflight.value", body), value=rule.value)
     except DBAPIError as error:
+        if passes(error):
+            raise
         raise PolicyRefused(
             f"{policy.name}: {column} of {facts.label} ({facts.columns[column]}) can't equal "
             f"{rule.value!r}: {sentence(error)}"
@@ -105,9 +111,14 @@ def age_type_on(
     else:
         declared = facts.columns[age.columns[0]]
     kind = AgeType(base_type(declared), age.unit, age.time_zone)
+    shown = age.expression or ", ".join(age.columns)
     if not kind.supported:
-        shown = age.expression or ", ".join(age.columns)
         raise AgeTypeRefused(policy=policy.name, table=facts.label, expression=shown, type=declared)
+    if age.unit is not None and not kind.counts:
+        raise PolicyRefused(
+            f"{policy.name}: age_unit = {age.unit!r} is for ages kept as numbers, and {shown} of "
+            f"{facts.label} is {declared}; leave age_unit out, or name the column it was meant for"
+        )
     return kind
 
 
@@ -128,6 +139,8 @@ def check_expression(
                 assert cursor is not None
                 type_oid = cursor.description[0][1]
         except DBAPIError as error:
+            if passes(error):
+                raise
             reason = sentence(error)
         else:
             return str(execute(connection, _TYPE_NAME, oid=type_oid).scalar_one())
@@ -137,4 +150,5 @@ def check_expression(
         expression=text,
         table=facts.label,
         reason=reason,
+        instead=_ASKED_FOR[setting],
     )

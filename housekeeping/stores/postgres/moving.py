@@ -3,10 +3,12 @@
 A row is so in one place or the other whenever a process dies, and the row that arrives is the one
 that was deleted, not one read before somebody changed it.
 
-The statement knows the months it has tables for. Rows of any other month are counted as `missed`;
-the transaction is then rolled back, the month's tables are made, and the window is done again.
+The statement knows the months it has tables for, and gives each row the number of its month as it
+deletes it. Rows of any other month have none; the transaction is then rolled back, the month's tables
+are made, and the window is done again.
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -29,7 +31,7 @@ from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.statement import Statement, identifier
 
 INTO_PREFIX = "into:"
-MISSED = "missed"
+_AGE = sql.Identifier("hk_age")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Destinations:
     run_id: UUID
     replaying: bool = False
     """rows may be in the archive already, as after a copy was put back into the source"""
+    counting: bool = False
+    """a trigger or a rule may keep rows out of a dated table: count what arrives"""
 
     def table(self, part: int, period: int) -> DatedTable:
         return dated_tables(self.layout, self.periods[period])[part]
@@ -59,7 +63,9 @@ class Move(Deletion):
         bounds = {}
         for number, period in enumerate(to.periods):
             bounds[f"from_{number}"], bounds[f"until_{number}"] = period.bounds(to.age_type)
-        self.values = {**self.values, **bounds, "run_id": str(to.run_id)}
+        self._samples = range_.samples(target.facts)
+        sampled = ChainMap(*(dict(sample.values) for sample in self._samples))
+        self.values = {**self.values, **bounds, **sampled, "run_id": str(to.run_id)}
 
     def ages(self) -> sql.Composable:
         """Return a SELECT of the ages of the window's expired rows, called hk_age."""
@@ -67,18 +73,46 @@ class Move(Deletion):
             age=self._age, table=self._facts.identifier, matching=self._matching()
         )
 
+    def glimpse(self) -> Statement | None:
+        """Ask whether a few rows of the window belong to a month there is no table for.
+
+        The rows of a few pages tell where a new month begins: 0.6 ms, where a window deleted and
+        rolled back takes 120 ms.
+        """
+        if self.to.layout.by_run or not self._samples:
+            return None
+        body = sql.SQL("SELECT EXISTS (SELECT FROM ({samples}) AS hk_sample WHERE {month} IS NULL)")
+        ages = [
+            sql.SQL(
+                "(SELECT {age} AS hk_age FROM {table} WHERE {sample} AND {expired}{limit})"
+            ).format(
+                age=self._age,
+                table=self._facts.identifier,
+                sample=sample.condition,
+                expired=self._predicate.condition,
+                limit=sample.limit,
+            )
+            for sample in self._samples
+        ]
+        return Statement(
+            "archive.glimpse",
+            body.format(samples=sql.SQL(" UNION ALL ").join(ages), month=self._period_of(_AGE)),
+        )
+
+    @property
+    def tells(self) -> bool:
+        return True
+
     def direct(self) -> Statement:
-        """Move the window's expired rows; yields (label, rows)."""
-        gone = sql.SQL("hk_gone AS ({delete} RETURNING {reason} AS hk_reason{rows}{age})").format(
+        """Move the window's expired rows; yields (label, period, rows)."""
+        gone = sql.SQL("hk_gone AS ({delete} RETURNING {into}{reason} AS hk_reason{rows})").format(
             delete=self._delete(),
+            into=self._into_column,
             reason=self._predicate.reason,
             rows=self._returned(self.to.layout.parts[0], self._facts.name),
-            age=self._age_column,
         )
         parts: list[sql.Composable] = [gone]
-        counts: list[sql.Composable] = [
-            sql.SQL("SELECT hk_reason::text, count(*) FROM hk_gone GROUP BY hk_reason")
-        ]
+        counts: list[sql.Composable] = [self._counted()]
         self._take_further(parts, counts)
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
@@ -86,16 +120,18 @@ class Move(Deletion):
         return Statement("archive.move", body)
 
     def delete_pinned(self) -> Statement:
-        """Move the pinned rows that still expire, and their children; yields (label, rows)."""
+        """Move the pinned rows that still expire, and their children; yields (label, period, rows)."""
         return Statement("archive.move_pinned", super().delete_pinned().body)
 
     def drain_child(self, child: int) -> Statement:
-        """Move up to %(children)s of the pinned rows' rows in one child table; yields (label, rows)."""
+        """Move up to %(children)s of the pinned rows' rows in one child table; yields (label, period,
+        rows).
+        """
         one = self._children[child]
         name = identifier(f"hk_child_{child}")
         drained = sql.SQL(
             "{name} AS (DELETE FROM {child} AS hk_child USING ("
-            "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row, hk_doomed.hk_age"
+            "SELECT hk_child.tableoid AS hk_table, hk_child.ctid AS hk_row, hk_doomed.hk_into"
             " FROM {doomed} JOIN {child} AS hk_child ON {on} LIMIT %(children)s) AS hk_doomed"
             " WHERE hk_child.ctid = hk_doomed.hk_row AND hk_child.tableoid = hk_doomed.hk_table"
             " RETURNING {returned})"
@@ -107,14 +143,8 @@ class Move(Deletion):
             returned=self._of_child(child),
         )
         parts: list[sql.Composable] = [drained]
-        counts: list[sql.Composable] = [
-            sql.SQL("SELECT {label}, count(*) FROM {name}").format(
-                label=sql.Literal(f"{CHILD_PREFIX}{child}"), name=name
-            )
-        ]
+        counts: list[sql.Composable] = [self._counted_child(child)]
         self._take_part(child + 1, name, parts, counts)
-        if self._may_miss:
-            counts.append(self._missed(name))
         body = sql.SQL("WITH {parts} {counts}").format(
             parts=sql.SQL(", ").join(parts), counts=sql.SQL(" UNION ALL ").join(counts)
         )
@@ -141,25 +171,25 @@ class Move(Deletion):
                 sql.SQL("hk_mine.{key} = hk_there.{key}").format(key=identifier(key))
                 for key in source.key
             ),
-            period=self._within(period, sql.SQL("hk_mine.hk_age")),
+            period=_within(period),
             own=_columns(source, sql.SQL("hk_mine")),
             there=_columns(source, sql.SQL("hk_there")),
         )
         return Statement("archive.differing", body)
 
     def _rows_of(self, part: int) -> sql.Composable:
-        """Return a SELECT of the rows of a part that would move, with their age."""
+        """Return a SELECT of the rows of a part that would move, with their period's number."""
         source = self.to.layout.parts[part]
         if not part:
-            return sql.SQL("SELECT {columns}{age} FROM {table} WHERE {matching}").format(
+            return sql.SQL("SELECT {into}{columns} FROM {table} WHERE {matching}").format(
+                into=self._into_column,
                 columns=_columns(source, identifier(self._facts.name)),
-                age=self._age_column,
                 table=self._facts.identifier,
                 matching=self._matching(),
             )
         child = self._children[part - 1]
         return sql.SQL(
-            "SELECT {columns}, hk_doomed.hk_age FROM {doomed} JOIN {child} AS hk_child ON {on}"
+            "SELECT hk_doomed.hk_into, {columns} FROM {doomed} JOIN {child} AS hk_child ON {on}"
         ).format(
             columns=_columns(source, sql.SQL("hk_child")),
             doomed=self._doomed_keys(child, again=True),
@@ -168,32 +198,38 @@ class Move(Deletion):
         )
 
     @property
-    def _age_column(self) -> sql.Composable:
-        return sql.SQL(", {} AS hk_age").format(self._age)
+    def _into_column(self) -> sql.Composable:
+        return sql.SQL("{} AS hk_into, ").format(self._period_of(self._age))
 
     def _of_child(self, number: int) -> sql.Composable:
         part = self.to.layout.parts[number + 1]
-        return sql.SQL("{}, hk_doomed.hk_age").format(_columns(part, sql.SQL("hk_child")))
+        # The number first: a row that goes elsewhere is passed over without being taken apart.
+        return sql.SQL("hk_doomed.hk_into, {}").format(_columns(part, sql.SQL("hk_child")))
 
     def _of_parent(self) -> sql.Composable:
         rows = self._returned(self.to.layout.parts[0], self._facts.name)
-        return sql.SQL("{}, {}.hk_age").format(rows, self._doomed_name)
+        return sql.SQL("{doomed}.hk_into, {doomed}.hk_reason{rows}").format(
+            doomed=self._doomed_name, rows=rows
+        )
 
     def _returned(self, part: ArchivePart, table: str) -> sql.Composable:
         return sql.SQL(", {}").format(_columns(part, identifier(table)))
+
+    def _counted(self) -> sql.Composable:
+        return sql.SQL(
+            "SELECT hk_reason::text, hk_into, count(*) FROM hk_gone GROUP BY hk_reason, hk_into"
+        )
+
+    def _counted_child(self, child: int) -> sql.Composable:
+        return sql.SQL("SELECT {label}, hk_into, count(*) FROM {name} GROUP BY hk_into").format(
+            label=sql.Literal(f"{CHILD_PREFIX}{child}"), name=identifier(f"hk_child_{child}")
+        )
 
     def _take_further(self, parts: list[sql.Composable], counts: list[sql.Composable]) -> None:
         gone = [identifier("hk_gone")]
         gone += [identifier(f"hk_child_{number}") for number in range(len(self._children))]
         for part, name in enumerate(gone):
             self._take_part(part, name, parts, counts)
-        if self._may_miss:
-            counts.append(self._missed(gone[0]))
-
-    @property
-    def _may_miss(self) -> bool:
-        """Whether a row may belong to none of the periods."""
-        return not (self.to.layout.by_run and self.to.periods)
 
     def _take_part(
         self,
@@ -202,49 +238,62 @@ class Move(Deletion):
         parts: list[sql.Composable],
         counts: list[sql.Composable],
     ) -> None:
-        source = self.to.layout.parts[part]
-        names = sql.SQL(", ").join(identifier(column.name) for column in source.columns)
         for period in range(len(self.to.periods)):
             into = identifier(f"hk_into_{part}_{period}")
-            parts.append(
-                sql.SQL(
-                    "{into} AS (INSERT INTO {table} ({names}, {at}, {by})"
-                    " SELECT {names}, now(), %(run_id)s::uuid FROM {gone} WHERE {period}"
-                    " {conflict} RETURNING 1)"
-                ).format(
-                    into=into,
-                    table=self.to.table(part, period).identifier,
-                    names=names,
-                    at=identifier(ARCHIVED_AT),
-                    by=identifier(ARCHIVED_BY),
-                    gone=gone,
-                    period=self._within(period, sql.SQL("hk_age")),
-                    conflict=sql.SQL("ON CONFLICT DO NOTHING" if self.to.replaying else ""),
+            insert = self._insert(part, period, gone)
+            parts.append(sql.SQL("{} AS ({})").format(into, insert))
+            if self._counts_arrivals:
+                counts.append(
+                    sql.SQL("SELECT {label}, {period}, count(*) FROM {into}").format(
+                        label=sql.Literal(f"{INTO_PREFIX}{part}"),
+                        period=sql.Literal(period),
+                        into=into,
+                    )
                 )
-            )
-            counts.append(
-                sql.SQL("SELECT {label}, count(*) FROM {into}").format(
-                    label=sql.Literal(f"{INTO_PREFIX}{part}:{period}"), into=into
-                )
-            )
 
-    def _within(self, number: int, age: sql.Composable) -> sql.Composable:
-        if self.to.layout.by_run:
-            return sql.SQL("true")
-        until = sql.SQL("{} < {}").format(age, sql.Placeholder(f"until_{number}"))
-        if self.to.periods[number].months is None:
-            return until
-        return sql.SQL("{} >= {} AND {}").format(age, sql.Placeholder(f"from_{number}"), until)
-
-    def _missed(self, gone: sql.Composable) -> sql.Composable:
-        within = [
-            sql.SQL("({})").format(self._within(number, sql.SQL("hk_age")))
-            for number in range(len(self.to.periods))
-        ]
-        known = sql.SQL(" OR ").join(within) if within else sql.SQL("false")
-        return sql.SQL("SELECT {label}, count(*) FROM {gone} WHERE NOT ({known})").format(
-            label=sql.Literal(MISSED), gone=gone, known=known
+    def _insert(self, part: int, period: int, gone: sql.Composable) -> sql.Composable:
+        # What an INSERT returns is kept until it is counted (decision 7).
+        returned = sql.SQL(" RETURNING 1" if self._counts_arrivals else "")
+        conflict = sql.SQL(" ON CONFLICT DO NOTHING" if self.to.replaying else "")
+        return sql.SQL(
+            "INSERT INTO {table} ({names}, {at}, {by})"
+            " SELECT {names}, now(), %(run_id)s::uuid FROM {gone} WHERE {period}{conflict}{returned}"
+        ).format(
+            table=self.to.table(part, period).identifier,
+            names=sql.SQL(", ").join(
+                identifier(column.name) for column in self.to.layout.parts[part].columns
+            ),
+            at=identifier(ARCHIVED_AT),
+            by=identifier(ARCHIVED_BY),
+            gone=gone,
+            period=_within(period),
+            conflict=conflict,
+            returned=returned,
         )
+
+    @property
+    def _counts_arrivals(self) -> bool:
+        return self.to.replaying or self.to.counting
+
+    def _period_of(self, age: sql.Composable) -> sql.Composable:
+        """Return the number of the period an age lies in; NULL for one there are no tables for."""
+        if not self.to.periods:
+            return sql.SQL("NULL::integer")
+        if self.to.layout.by_run:
+            return sql.SQL("0")
+        whens = [self._when(number, age) for number in range(len(self.to.periods))]
+        return sql.SQL("CASE {} END").format(sql.SQL(" ").join(whens))
+
+    def _when(self, number: int, age: sql.Composable) -> sql.Composable:
+        until = sql.SQL("{} < {}").format(age, sql.Placeholder(f"until_{number}"))
+        if self.to.periods[number].months is not None:
+            since = sql.SQL("{} >= {}").format(age, sql.Placeholder(f"from_{number}"))
+            until = sql.SQL("{} AND {}").format(since, until)
+        return sql.SQL("WHEN {} THEN {}").format(until, sql.Literal(number))
+
+
+def _within(period: int) -> sql.Composable:
+    return sql.SQL("hk_into = {}").format(sql.Literal(period))
 
 
 def _columns(part: ArchivePart, table: sql.Composable) -> sql.Composable:

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.policies.errors import NewestUnserved, PolicyRefused
 from housekeeping.policies.purge import Age, PurgePolicy
 from housekeeping.stores.postgres.catalog import TableFacts
-from housekeeping.stores.postgres.conditions import sentence
+from housekeeping.stores.postgres.concurrent_builds import build_line
+from housekeeping.stores.postgres.conditions import passes, sentence
 from housekeeping.stores.postgres.estimates import explain, order_only
 from housekeeping.stores.postgres.lookup import column_called
 from housekeeping.stores.postgres.names import apart_from, quoted
@@ -217,6 +218,8 @@ def _order(
             try:
                 served = _serves(connection, policy, facts, groups, nulls, age, order)
             except DBAPIError as error:
+                if passes(error):
+                    raise
                 raise PolicyRefused(
                     f"{policy.name}: keep_newest_per can't group {facts.label} by "
                     f"{', '.join(groups)}: {sentence(error)}"
@@ -281,5 +284,5 @@ def _unserved(
         policy=policy.name,
         table=facts.label,
         columns=shown,
-        remedy=f"CREATE INDEX CONCURRENTLY ON {quoted(facts.schema, facts.name)} ({shown})",
+        remedy=build_line(connection, f"{quoted(facts.schema, facts.name)} ({shown})"),
     )

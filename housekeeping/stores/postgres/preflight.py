@@ -109,13 +109,19 @@ def resolve(connection: Connection, policy: PurgePolicy) -> Target:
 
     Raises the PolicyRefused that fits; each says what to do.
     """
-    return target_on(connection, policy, table_called(connection, policy, policy.table))
+    target = target_on(connection, policy, table_called(connection, policy, policy.table))
+    if policy.partitions.export is not None and not target.partitioned:
+        raise PolicyRefused(
+            f"{policy.name}: {target.facts.label} has no partitions that could be detached and exported "
+            "before they are dropped; its rows would go without. Leave partition_export_to out"
+        )
+    return target
 
 
 def target_on(connection: Connection, policy: PurgePolicy, facts: TableFacts) -> Target:
     """Look up what a policy names on one table: the one it names, or a partition of that."""
     chunks = hypertable(connection, facts) if facts.has_children else None
-    refuse_harm(policy, facts, chunked=chunks is not None)
+    refuse_harm(connection, policy, facts, chunked=chunks is not None)
     age = age_on(policy, facts)
     age_type = age_type_on(connection, policy, facts, age)
     rules = tuple(rule_on(connection, policy, facts, rule) for rule in policy.rules)

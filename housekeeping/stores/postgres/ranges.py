@@ -4,7 +4,7 @@ A range bounds what a statement reads; the predicate alone says what goes. So a 
 divided or walked again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,18 @@ from housekeeping.stores.postgres.statement import identifier, raw
 
 # More line pointers than the largest page (32 kB) can hold: 1,169 tuples of 24 bytes and a pointer.
 _POINTERS = 2_048
+# Below it, going through a range costs about what looking at three of its blocks would.
+_WORTH_SAMPLING = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few rows of a range, by which to guess what the others are like."""
+
+    condition: sql.Composable
+    values: Mapping[str, Any]
+    limit: sql.Composable
+    """` ORDER BY ... LIMIT 1`, or nothing where the condition alone tells the rows"""
 
 
 @dataclass(frozen=True, order=True)
@@ -72,6 +84,25 @@ class HeapRange:
     def bounds(self) -> tuple[str, str]:
         return str(self.lower), str(self.upper)
 
+    def samples(self, facts: TableFacts) -> tuple[Sample, ...]:
+        """Return its first, middle and last block; nothing for a range of a few blocks."""
+        blocks = self.upper.block - self.lower.block
+        if blocks < _WORTH_SAMPLING:
+            return ()
+        return tuple(
+            self._block(facts, number, self.lower.block + beyond)
+            for number, beyond in enumerate((0, blocks // 2, blocks - 1))
+        )
+
+    def _block(self, facts: TableFacts, number: int, block: int) -> Sample:
+        first, end = f"sample_{number}", f"sample_end_{number}"
+        condition = sql.SQL("{row} >= {first}::tid AND {row} < {end}::tid").format(
+            row=identifier(facts.name, "ctid"),
+            first=sql.Placeholder(first),
+            end=sql.Placeholder(end),
+        )
+        return Sample(condition, {first: str(Tid(block)), end: str(Tid(block + 1))}, sql.SQL(""))
+
 
 @dataclass(frozen=True)
 class Key:
@@ -116,6 +147,11 @@ class KeyRange:
     rows: int
     """index entries the probe counted"""
 
+    @property
+    def shape(self) -> Hashable:
+        """What ranges of a key have in common whose statements differ by bound values alone."""
+        return (self.lower is None, self.upper_included)
+
     def condition(self, facts: TableFacts) -> sql.Composable:  # noqa: ARG002 - as in HeapRange
         after: sql.Composable = sql.SQL("")
         if self.lower is not None:
@@ -135,6 +171,14 @@ class KeyRange:
 
     def bounds(self) -> tuple[str | None, str]:
         return self.lower, self.upper
+
+    def samples(self, facts: TableFacts) -> tuple[Sample, ...]:
+        """Return its first row and its last one."""
+        ends = (sql.SQL(" ORDER BY {} LIMIT 1"), sql.SQL(" ORDER BY {} DESC LIMIT 1"))
+        return tuple(
+            Sample(self.condition(facts), self.values, end.format(self.key.expression))
+            for end in ends
+        )
 
 
 Range = HeapRange | KeyRange

@@ -18,9 +18,8 @@ from housekeeping.stores.postgres.catalog import (
     describe_table,
     foreign_keys,
 )
-from housekeeping.stores.postgres.names import (
-    quoted,
-)
+from housekeeping.stores.postgres.concurrent_builds import build_line
+from housekeeping.stores.postgres.names import quoted
 
 PARTITIONED = "p"
 _KINDS = {
@@ -33,7 +32,9 @@ _KINDS = {
 _DEEPEST_CASCADE = 8
 
 
-def refuse_harm(policy: PurgePolicy, facts: TableFacts, *, chunked: bool = False) -> None:
+def refuse_harm(
+    connection: Connection, policy: PurgePolicy, facts: TableFacts, *, chunked: bool = False
+) -> None:
     """Refuse what would harm. `chunked`: TimescaleDB looks after the tables that inherit from it."""
     if facts.kind in _KINDS:
         kind, remedy = _KINDS[facts.kind]
@@ -67,7 +68,7 @@ def refuse_harm(policy: PurgePolicy, facts: TableFacts, *, chunked: bool = False
         )
     if facts.kind == PARTITIONED:
         refuse_self_reference(policy, facts, {facts.oid})
-    _refuse_unindexed_keys(policy, facts.label, facts.foreign_keys)
+    _refuse_unindexed_keys(connection, policy, facts.label, facts.foreign_keys)
 
 
 def refuse_self_reference(policy: PurgePolicy, facts: TableFacts, whole: set[int]) -> None:
@@ -101,7 +102,9 @@ def refuse_hidden(policy: Policy, facts: TableFacts, needed: tuple[str, ...]) ->
         raise RowSecurityActive(policy=policy.name, table=facts.label, role=quoted(facts.role))
 
 
-def _refuse_unindexed_keys(policy: PurgePolicy, parent: str, keys: tuple[ForeignKey, ...]) -> None:
+def _refuse_unindexed_keys(
+    connection: Connection, policy: PurgePolicy, parent: str, keys: tuple[ForeignKey, ...]
+) -> None:
     for key in keys:
         if key.indexed:
             continue
@@ -113,7 +116,7 @@ def _refuse_unindexed_keys(policy: PurgePolicy, parent: str, keys: tuple[Foreign
             parent=parent,
             constraint=key.name,
             columns=columns,
-            remedy=f"CREATE INDEX CONCURRENTLY ON {quoted(key.child_schema, key.child)} ({columns})",
+            remedy=build_line(connection, f"{quoted(key.child_schema, key.child)} ({columns})"),
         )
 
 
@@ -121,7 +124,7 @@ def refuse_unindexed(connection: Connection, policy: PurgePolicy, oid: int, dept
     """Follow cascades down: a child's own children are scanned just as well."""
     keys = tuple(key for key in foreign_keys(connection, oid) if not key.references_itself(oid))
     label = describe_table(connection, oid).label
-    _refuse_unindexed_keys(policy, label, keys)
+    _refuse_unindexed_keys(connection, policy, label, keys)
     for key in keys:
         if key.cascades and depth < _DEEPEST_CASCADE:
             refuse_unindexed(connection, policy, key.child_oid, depth + 1)

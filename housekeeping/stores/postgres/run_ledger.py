@@ -103,7 +103,7 @@ class Started:
     attempts: int
     ended: bool
     cutoffs: Mapping[str, datetime]
-    """of the first attempt: a resumed run deletes by them"""
+    """of the first attempt: a resumed run takes nothing younger"""
     result: Mapping[str, Any] | None
 
 

@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from housekeeping.policies.errors import LeaseTaken, ShardTaken
 from housekeeping.stores.postgres.conditions import Condition, condition_of
+from housekeeping.stores.postgres.rewalking import walk_range_again
+from housekeeping.stores.postgres.split_ledger import WINDOWS_PER_SHARD
 from housekeeping.stores.postgres.statement import Statement, execute
 from housekeeping.stores.postgres.window_ledger import WindowLedger, share_fence
 
@@ -135,7 +137,11 @@ class ShardClaims:
         if row is None:
             return None
         execute(connection, _JOIN, **values)
-        return Shard(*row)
+        shard = Shard(*row)
+        if shard.claim > 1:
+            windows = shard.number * WINDOWS_PER_SHARD, shard.last_window
+            walk_range_again(connection, self.run_id, windows, shard.done_to)
+        return shard
 
     def other_claimants(self, connection: Connection) -> list[str]:
         """Return the other workers that have unfinished ranges."""

@@ -28,8 +28,9 @@ _WRITE = Statement(
         WHERE EXISTS (SELECT FROM housekeeping.target
                       WHERE relation = %(relation)s AND fence = %(fence)s)
         ON CONFLICT (run_id) DO UPDATE SET
-            digest = excluded.digest, planned_at = excluded.planned_at, filenode = excluded.filenode,
-            blocks = excluded.blocks, until = excluded.until, closed_at = NULL
+            digest = excluded.digest, cutoffs = excluded.cutoffs, planned_at = excluded.planned_at,
+            filenode = excluded.filenode, blocks = excluded.blocks, until = excluded.until,
+            closed_at = NULL
         """
     ),
 )
@@ -78,7 +79,8 @@ _RESUME = Statement(
         """
         WITH ours AS (
             UPDATE housekeeping.split p SET
-                digest = %(digest)s, until = clock_timestamp() + %(budget)s, closed_at = NULL
+                digest = %(digest)s, cutoffs = %(cutoffs)s::jsonb,
+                until = clock_timestamp() + %(budget)s, closed_at = NULL
             FROM housekeeping.split before
             WHERE p.run_id = %(run_id)s::uuid AND before.run_id = p.run_id
               AND EXISTS (SELECT FROM housekeeping.target
@@ -119,6 +121,15 @@ _STANDING = Statement(
                coalesce(sum(CASE WHEN done_at IS NULL THEN done_to ELSE upper END - lower), 0),
                coalesce(sum(upper - lower), 0)
         FROM housekeeping.shard WHERE run_id = %(run_id)s::uuid
+        """
+    ),
+)
+_LAST_ALONE = Statement(
+    "split.last_window_alone",
+    sql.SQL(
+        """
+        SELECT coalesce(max(number), 0) FROM housekeeping.run_window
+        WHERE run_id = %(run_id)s::uuid AND number <= %(stride)s
         """
     ),
 )
@@ -204,7 +215,6 @@ class SplitLedger:
         Ranges an earlier attempt left unfinished are given up: the table was rewritten since. False
         when so many were given up that the numbers have run out, or a newer run has the fence.
         """
-        stamps = {reason: cutoff.isoformat() for reason, cutoff in cutoffs.items()}
         after = int(execute(connection, _LAST_SHARD, run_id=str(self.run_id)).scalar_one())
         if after + len(ranges) >= MOST_SHARDS:
             return False
@@ -215,7 +225,7 @@ class SplitLedger:
             relation=self.relation,
             fence=self.fence,
             digest=digest,
-            cutoffs=json.dumps(stamps),
+            cutoffs=_stamps(cutoffs),
             planned_at=planned_at,
             filenode=filenode,
             blocks=max(end for _, end in ranges),
@@ -227,10 +237,17 @@ class SplitLedger:
         self._add(connection, after, ranges)
         return True
 
-    def resume(self, connection: Connection, digest: str, budget: timedelta) -> None:
-        """Open the split again for another attempt of the run."""
+    def resume(
+        self,
+        connection: Connection,
+        digest: str,
+        cutoffs: Mapping[str, datetime],
+        budget: timedelta,
+    ) -> None:
+        """Open the split again for another attempt of the run, under its policy and cutoffs."""
         values = {"run_id": str(self.run_id), "fence": self.fence}
-        execute(connection, _RESUME, **values, digest=digest, budget=budget)
+        told = _stamps(cutoffs)
+        execute(connection, _RESUME, **values, digest=digest, cutoffs=told, budget=budget)
 
     def extend(self, connection: Connection, blocks: int) -> bool:
         """Add the blocks from the former end on as one more range; False where there are none."""
@@ -254,6 +271,10 @@ class SplitLedger:
         )
 
 
+def _stamps(cutoffs: Mapping[str, datetime]) -> str:
+    return json.dumps({reason: cutoff.isoformat() for reason, cutoff in cutoffs.items()})
+
+
 def standing_of(connection: Connection, run_id: UUID) -> Standing:
     """Return how far all workers on a run are; costs a look at its ranges, not at its windows."""
     unfinished, rows, done, blocks = execute(connection, _STANDING, run_id=str(run_id)).one()
@@ -265,6 +286,12 @@ def close_split(connection: Connection, run_id: UUID) -> int:
     the run was never split. Hold the table's fence meanwhile.
     """
     return int(execute(connection, _CLOSE, run_id=str(run_id)).scalar() or 0)
+
+
+def last_window_alone(connection: Connection, run_id: UUID) -> int:
+    """Return the number of a run's last window that belongs to none of its ranges."""
+    values = {"run_id": str(run_id), "stride": WINDOWS_PER_SHARD}
+    return int(execute(connection, _LAST_ALONE, **values).scalar_one())
 
 
 def prune_splits(connection: Connection) -> None:

@@ -38,14 +38,16 @@ _EXPIRED = Statement(
     "timescale.expired_chunks",
     sql.SQL(
         """
-        SELECT k.chunk_schema::text, k.chunk_name::text, k.range_end::text, k.range_end_integer::text,
+        SELECT k.chunk_schema::text, k.chunk_name::text, format('%%I.%%I', k.chunk_schema, k.chunk_name),
+               CASE WHEN %(timed)s THEN k.range_start::text ELSE k.range_start_integer::text END,
+               CASE WHEN %(timed)s THEN k.range_end::text ELSE k.range_end_integer::text END,
                greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)
         FROM timescaledb_information.chunks k
         JOIN pg_namespace n ON n.nspname = k.chunk_schema
         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = k.chunk_name
         WHERE k.hypertable_schema = %(schema)s AND k.hypertable_name = %(name)s
           AND (k.range_end <= %(moment)s OR k.range_end_integer <= %(number)s)
-        ORDER BY k.range_end, k.range_end_integer
+        ORDER BY k.range_end, k.range_end_integer, k.range_start, k.range_start_integer, c.oid
         """
     ),
 )
@@ -74,6 +76,10 @@ class Chunk:
 
     schema: str
     name: str
+    quoted: str
+    """as drop_chunks tells of it"""
+    start: str | None
+    """as text; None where it has none"""
     end: str
     """exclusive, as text"""
     rows: int
@@ -101,24 +107,39 @@ def hypertable(connection: Connection, facts: TableFacts) -> Hypertable | None:
 
 
 def expired_chunks(connection: Connection, table: Hypertable, cutoff: object) -> list[Chunk]:
-    """Return the chunks that end at or before a cutoff, oldest first."""
+    """Return the chunks that end at or before a cutoff, oldest first.
+
+    With more than one dimension several have the same start and end; they follow one another.
+    """
     timed = table.type == _TIME
     found = execute(
         connection,
         _EXPIRED,
         schema=table.facts.schema,
         name=table.facts.name,
+        timed=timed,
         moment=cutoff if timed else None,
         number=None if timed else cutoff,
     )
-    return [Chunk(row[0], row[1], row[2] if timed else row[3], row[4], row[5]) for row in found]
+    return [Chunk(*row) for row in found]
 
 
-def drop_chunks_until(connection: Connection, table: Hypertable, end: str) -> list[str]:
-    """Drop the chunks that end at or before `end`; inside the transaction that is open."""
-    body = sql.SQL("SELECT {}(%(oid)s::oid::regclass, older_than => %(end)s::{})").format(
-        identifier(table.functions, "drop_chunks"),
-        sql.SQL(table.type if table.type in _INTEGERS else _TIME),
+def drop_chunks_between(
+    connection: Connection, table: Hypertable, start: str | None, end: str
+) -> set[str]:
+    """Drop the chunks that begin at `start` or later and end at `end` or before; return their names.
+
+    Inside the transaction that is open. Without `start` older chunks go as well: those a run left
+    alone, too. Both bounds are there, under these names, in every TimescaleDB whose drop_chunks takes
+    the table first, which is 2.0 and newer.
+    """
+    body = sql.SQL(
+        "SELECT {function}(%(oid)s::oid::regclass, older_than => %(end)s::{type},"
+        " newer_than => %(start)s::{type})"
+    ).format(
+        function=identifier(table.functions, "drop_chunks"),
+        type=sql.SQL(table.type if table.type in _INTEGERS else _TIME),
     )
     statement = Statement("timescale.drop_chunks", body)
-    return [str(row[0]) for row in execute(connection, statement, oid=table.facts.oid, end=end)]
+    values = {"oid": table.facts.oid, "start": start, "end": end}
+    return {str(row[0]) for row in execute(connection, statement, **values)}

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from housekeeping.policies.errors import TableRewritten
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.stores.postgres.archive_tables import count_in
-from housekeeping.stores.postgres.archiving import Archive, PeriodsMissed
+from housekeeping.stores.postgres.archiving import Archive, ArrivalsToCount, PeriodsMissed
 from housekeeping.stores.postgres.conditions import Condition, condition_of
 from housekeeping.stores.postgres.connection import guarded, set_guards
 from housekeeping.stores.postgres.counting import held_in
@@ -19,15 +19,18 @@ from housekeeping.stores.postgres.deletion import Deletion
 from housekeeping.stores.postgres.emptying import Emptied, Emptying, How, RowsRefused
 from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.moving import INTO_PREFIX
+from housekeeping.stores.postgres.overhead import Overhead
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.shard_ledger import ShardLedger
+from housekeeping.stores.postgres.slicing import Slicing
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 from housekeeping.stores.postgres.window_ledger import WindowLedger
 
-# Learn a window's months, find a copy of its rows in the archive, look a lost table up again.
-_ARCHIVE_ATTEMPTS = 5
+# Learn a window's months, meet a trigger on a dated table, find a copy of its rows there, look a lost
+# table up again.
+_ARCHIVE_ATTEMPTS = 6
 
 _CHECK_CONSTRAINTS = Statement("window.constraints", sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
 _FILENODE = Statement("window.filenode", sql.SQL("SELECT pg_relation_filenode(%(oid)s)::bigint"))
@@ -55,6 +58,10 @@ class WindowOutcome:
     """only children went; the same window has to be done again"""
     delete_seconds: float
     commit_seconds: float
+    rested_seconds: float = 0.0
+    """small rests inside the transaction; not part of the two above"""
+    overhead_seconds: float = 0.0
+    """on the way and between statements, whatever the window holds; part of the three above"""
 
     @property
     def work(self) -> int:
@@ -87,6 +94,8 @@ class WindowStore:
         self._ledger = ledger
         self._archive = archive
         self._policy: PurgePolicy = target.policy
+        self._slicing = Slicing()
+        self._overhead = Overhead.on(connection)
 
     def delete(
         self,
@@ -102,8 +111,8 @@ class WindowStore:
 
         `done_to`: where the walk will be once it is done.
 
-        Raises FenceBusy, TooManyChildren, RowsRefused, LeaseLost, ShardTaken, and DBAPIError; then
-        nothing has changed, but for dated tables that were made.
+        Raises FenceBusy, TooManyChildren, RowsRefused, LeaseLost, ShardTaken, and
+        DBAPIError; then nothing has changed, but for dated tables that were made.
         """
         record = _Record(number, walk, range_, done_to)
         if self._archive is None:
@@ -111,23 +120,31 @@ class WindowStore:
         for _ in range(_ARCHIVE_ATTEMPTS):
             try:
                 outcome = self._in_transaction(record, predicate, how)
-            except PeriodsMissed:
-                self._archive.learn(self._connection, range_, predicate)
-            except DBAPIError as error:
-                if self._archive.clashes(error) and not how.replaying:
-                    how = replace(how, replaying=True)
-                elif self._archive.lost_table(error):
-                    self._archive.forget()
-                else:
-                    raise
+            except (PeriodsMissed, ArrivalsToCount, DBAPIError) as error:
+                how = self._prepared(error, range_, predicate, how)
             else:
                 self._archive.end_window()
                 return outcome
         raise RowsRefused("its months' archive tables keep vanishing")
 
+    def _prepared(self, error: Exception, range_: Range, predicate: Predicate, how: How) -> How:
+        """Prepare for what kept a window from being archived; return how to do it again."""
+        assert self._archive is not None
+        if isinstance(error, PeriodsMissed):
+            self._archive.learn(self._connection, range_, predicate)
+            return how
+        if isinstance(error, DBAPIError):
+            if self._archive.clashes(error) and not how.replaying:
+                return replace(how, replaying=True)
+            if not self._archive.lost_table(error):
+                raise error
+            self._archive.forget()
+        return how
+
     def _in_transaction(self, record: "_Record", predicate: Predicate, how: How) -> WindowOutcome:
         assert self._ledger is not None
         begun = time.perf_counter()
+        self._overhead.begin()
         transaction = self._connection.begin()
         try:
             set_guards(self._connection, self._policy.pace, seqscan=False)
@@ -137,7 +154,13 @@ class WindowStore:
             if holds_now(self._connection) != self._target.holds.version:
                 raise HoldsChanged
             emptied = Emptying(
-                self._connection, self._target, self._archive, record.range, predicate, how
+                self._connection,
+                self._target,
+                self._archive,
+                record.range,
+                predicate,
+                how,
+                self._slicing,
             ).empty()
             rows = sum(emptied.counts[reason] for reason in predicate.reasons)
             self._write(record, emptied, rows)
@@ -153,8 +176,10 @@ class WindowStore:
             rows,
             emptied.left_behind,
             emptied.unfinished,
-            deleted - begun,
+            deleted - begun - emptied.rested,
             committed - deleted,
+            emptied.rested,
+            self._overhead.of(deleted - begun),
         )
 
     def _write(self, record: "_Record", emptied: Emptied, rows: int) -> None:
@@ -224,21 +249,19 @@ class WindowStore:
         if execute(self._connection, _FILENODE, oid=facts.oid).scalar_one() != facts.filenode:
             raise TableRewritten(table=facts.label)
 
-    def blocked(self) -> bool:
-        """Say whether somebody holds a lock on a whole table we write to: CREATE INDEX, ALTER."""
-        tables = [self._target.facts.identifier]
-        tables += [
-            identifier(child.foreign_key.child_schema, child.foreign_key.child)
-            for child in self._target.children
-        ]
-        body = sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(
-            sql.SQL(", ").join(tables)
-        )
-        try:
-            with guarded(self._connection, self._policy.pace):
-                execute(self._connection, Statement("purge.try_table", body))
-        except DBAPIError as error:
-            if condition_of(error) is Condition.CONTENDED:
-                return True
-            raise
-        return False
+    def blocked(self) -> str | None:
+        """Return the label of a table we write to that somebody has locked whole (CREATE INDEX, ALTER
+        TABLE); None when nobody has.
+        """
+        keys = [child.foreign_key for child in self._target.children]
+        names = [(self._target.facts.schema, self._target.facts.name)]
+        for name in dict.fromkeys((*names, *((key.child_schema, key.child) for key in keys))):
+            body = sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(identifier(*name))
+            try:
+                with guarded(self._connection, self._policy.pace):
+                    execute(self._connection, Statement("purge.try_table", body))
+            except DBAPIError as error:
+                if condition_of(error) is Condition.CONTENDED:
+                    return ".".join(name)
+                raise
+        return None

@@ -8,17 +8,18 @@ EXPIRED, KEPT = 60_000, 6_000
 _KEPT_EVERY = (EXPIRED + KEPT) // KEPT
 
 # Policies that walk 60,000 rows for several seconds, in many windows, on whatever machine: deleting
-# takes a time of its own (`taking_time`), of which the rests are a multiple.
+# takes a time of its own (`taking_time`), of which the rests are a multiple. Of windows aimed at 10 ms
+# one machine took 2 ms each and another 9.
 RESTING = {
     "tables__events__table": "events",
     "tables__events__age": "happened_at",
     "tables__events__keep_for": "30d",
-    "tables__events__batch_target": "10ms",
+    "tables__events__batch_target": "50ms",
     "tables__events__batch_rows": 100,
     "tables__events__duty": 0.3,
 }
 # No rests: nearly all the time inside a DELETE.
-WORKING = {**RESTING, "tables__events__duty": 1, "tables__events__batch_target": "50ms"}
+WORKING = {**RESTING, "tables__events__duty": 1}
 
 FILL = f"""
 CREATE TABLE events (id bigint PRIMARY KEY, happened_at timestamptz NOT NULL, payload text);

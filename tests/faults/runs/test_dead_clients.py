@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from embedded.valkey import ValkeyServer
 from tests.conditions import wait_until
 from tests.faults.runs.conftest import Install
@@ -22,7 +24,7 @@ def deleting(installation: Installation) -> bool:
     return bool(
         installation.rows(
             "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'hk:tables.purge:%'"
-            " AND state = 'active' AND query LIKE '%DELETE%'"
+            " AND state = 'active' AND query LIKE '/* housekeeping.purge.delete */%'"
         )
     )
 
@@ -48,6 +50,41 @@ def test_the_statement_of_a_killed_inline_run_ends_and_leaves_no_lock(
     wait_until(lambda: not sessions(installation), 4)
     assert time.monotonic() - killed_at < ENDS_WITHIN_SECONDS
     assert len(survivors(installation)) == EXPIRED + KEPT
+    assert not installation.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+
+
+def at_rest(installation: Installation) -> bool:
+    """Whether a window of ours rests between two slices."""
+    return bool(
+        installation.rows(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'hk:tables.purge:%'"
+            " AND wait_event = 'PgSleep' AND query LIKE '/* housekeeping.purge.delete */ DO %'"
+            " AND clock_timestamp() - query_start > interval '100 ms'"
+        )
+    )
+
+
+@pytest.mark.parametrize("how", ["inline", "worker"])
+def test_a_window_at_rest_ends_with_its_killed_client_and_changes_nothing(
+    install: Install, valkey: ValkeyServer, how: str
+) -> None:
+    rests = {"duty": 0.01, "batch_target": "10s", "batch_rows": 20_000}
+    settings = {f"tables__events__{name}": value for name, value in rests.items()}
+    installation = install("resting", valkey, **settings)
+    if how == "inline":
+        client = installation.start(_INLINE, "inline")
+    else:
+        client = installation.worker()
+        installation.send()
+    wait_until(lambda: at_rest(installation), 30, otherwise=installation.told)
+
+    client.kill()
+
+    killed_at = time.monotonic()
+    wait_until(lambda: not sessions(installation), 8)
+    assert time.monotonic() - killed_at < ENDS_WITHIN_SECONDS
+    assert len(survivors(installation)) == EXPIRED + KEPT
+    assert not installation.windows()
     assert not installation.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
 
 

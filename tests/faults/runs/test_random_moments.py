@@ -19,14 +19,6 @@ from tests.faults.runs.installation import Installation, SuiteProcess
 KILLS = 10
 
 
-@pytest.fixture
-def moments() -> random.Random:
-    """Different moments each time; a failed test shows the seed."""
-    seed = random.SystemRandom().randrange(1_000_000)
-    print(f"moments = random.Random({seed})")  # noqa: T201 - pytest shows it for a failed test
-    return random.Random(seed)
-
-
 @pytest.mark.timeout(180)
 def test_ten_workers_killed_at_random_moments_of_one_run(
     install: Install, valkey: ValkeyServer, moments: random.Random

@@ -160,11 +160,8 @@ def test_stopping_the_run_stops_every_worker_on_it(shared: Callable[..., Install
 
 @pytest.mark.timeout(180)
 def test_six_kills_at_random_moments_of_one_shared_run(
-    shared: Callable[..., Installation],
+    shared: Callable[..., Installation], moments: random.Random
 ) -> None:
-    seed = random.SystemRandom().randrange(1_000_000)
-    print(f"random.Random({seed})")  # noqa: T201 - pytest shows it for a failed test
-    moments = random.Random(seed)
     installation = shared(
         "resting", visibility_timeout="2s", lease_ttl="1s", tables__events__duty=0.1
     )

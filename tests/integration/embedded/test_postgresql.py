@@ -14,7 +14,7 @@ import psutil
 import psycopg2
 import pytest
 
-from embedded import postgresql
+from embedded import child
 from embedded.installations import PostgresInstallation, installations
 from embedded.ports import free_port
 from embedded.postgresql import PostgresServer, ServerDidNotStart
@@ -169,7 +169,7 @@ def test_a_port_that_somebody_took_meanwhile_is_given_up_for_another(
     with socket.create_server(("127.0.0.1", free_port())) as other:
         taken = other.getsockname()[1]
         ports = iter([taken, free_port()])
-        monkeypatch.setattr(postgresql, "free_port", lambda: next(ports))
+        monkeypatch.setattr(child, "free_port", lambda: next(ports))
         with PostgresServer() as server:
             assert server.port != taken
             assert ask(server.url(), "SELECT 1") == 1

@@ -11,6 +11,8 @@ from embedded.postgresql import PostgresServer
 from embedded.standby import StandbyServer
 from tests.conditions import stays_true, wait_until
 
+_STREAMING = "SELECT string_agg(application_name, ',') FROM pg_stat_replication"
+
 
 @pytest.fixture(params=installations(), ids=lambda each: each.name)
 def primary(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
@@ -30,10 +32,8 @@ def ask(url: str, query: str) -> object:
 def test_a_standby_follows_its_primary_unless_it_is_paused(primary: PostgresServer) -> None:
     with StandbyServer(primary, "it's a report", slot="reports") as standby:
         there = lambda: ask(standby.url(), "SELECT to_regclass('kept') IS NOT NULL")  # noqa: E731
-        names = ask(
-            primary.url(), "SELECT string_agg(application_name, ',') FROM pg_stat_replication"
-        )
-        assert names == "it's a report"
+        # A standby answers queries before it streams.
+        wait_until(lambda: ask(primary.url(), _STREAMING) == "it's a report", within_seconds=10)
         assert ask(primary.url(), "SELECT active FROM pg_replication_slots") is True
 
         standby.pause_replay()

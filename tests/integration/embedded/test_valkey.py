@@ -6,7 +6,7 @@ import psutil
 import pytest
 import redis
 
-from embedded import valkey
+from embedded import child
 from embedded.ports import free_port
 from embedded.valkey import ServerDidNotStart, ValkeyServer, binaries
 
@@ -83,7 +83,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = iter([server.port, free_port()])
-    monkeypatch.setattr(valkey, "free_port", lambda: next(ports))
+    monkeypatch.setattr(child, "free_port", lambda: next(ports))
     with ValkeyServer() as second, client(second) as connection:
         assert second.port != server.port
         assert connection.info("server")["process_id"] == second.pid
@@ -92,7 +92,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(
 def test_a_server_that_does_not_start_says_which_and_why(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(valkey, "free_port", lambda: server.port)
+    monkeypatch.setattr(child, "free_port", lambda: server.port)
     with (
         closing(ValkeyServer()) as second,
         pytest.raises(

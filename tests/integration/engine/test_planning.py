@@ -3,14 +3,18 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from housekeeping.engine.planning import HeapPlan, Plan, Planner
+from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.purge import Age, PurgePolicy
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.deletion import Deletion
+from housekeeping.stores.postgres.moving import Destinations, Move
+from housekeeping.stores.postgres.periods import Period
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target, resolve
 from housekeeping.stores.postgres.probes import KeyProbe
@@ -149,6 +153,23 @@ def test_a_heap_window_reads_only_its_blocks(new_database: DatabaseFactory, inde
         for statement in (statements.direct(), statements.delete_pinned(), statements.count()):
             reads = set(explained(database, statement, dict(statements.values, limit=None)))
             assert reads <= {"Tid Range Scan on events", "Tid Scan on events"}
+
+
+def test_a_glimpse_before_a_move_reads_only_three_blocks(new_database: DatabaseFactory) -> None:
+    database = ready(new_database, table(HALF_EXPIRED, INDEXED))
+    policy = policy_on(database, archive=ArchiveTo(prefix="kept"))
+    found, target = planned(database, policy)
+    (walk,) = found.walks
+    assert isinstance(walk, HeapPlan)
+    assert target.layout is not None
+    january = Destinations(target.layout, (Period(2024 * 12),), target.age_type, uuid4())
+
+    move = Move(target, HeapRange.blocks(0, 1_000), walk.predicate, january)
+
+    glimpse = move.glimpse()
+    assert glimpse is not None
+    reads = explained(database, glimpse, dict(move.values))
+    assert reads == ["Tid Range Scan on events"] * 3
 
 
 @pytest.mark.parametrize("index", [INDEXED, BY_STATUS])

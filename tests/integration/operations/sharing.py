@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations.sharing import Shared, share
+from housekeeping.operations.shared_runs.sharing import Shared, share
 from housekeeping.policies.policy import Policy
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason

@@ -1,7 +1,6 @@
 """Archiving: every row in one place or the other, whole, in the table of its month."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ from housekeeping.policies.purge import Age
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archive_indexes import index_name
 from housekeeping.stores.postgres.emptying import CHILD_ROWS
-from tests.integration.archives import archived, archiving, fill, to
+from tests.integration.archives import EVERY_TYPE, archived, archiving, fill, to
 from tests.integration.database import Database
 from tests.integration.runs import SMALL_WINDOWS, run, running
 
-EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
 IMAGES = "SELECT id, md5(row_to_json(t)::text) FROM (SELECT {columns} FROM {table}) t ORDER BY id"
 
 

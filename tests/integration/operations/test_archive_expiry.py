@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
+from housekeeping.operations.archives.rehearsal import inspect_archive_expiry
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.errors import ArchiveKeptTooShort, TableMissing
 from housekeeping.policies.hours import MaintenanceHours, Opening
@@ -18,7 +18,6 @@ from housekeeping.stores.redis.lease import Lease
 from tests.integration.archived import (
     FEBRUARY,
     JANUARY,
-    archive_two_months,
     archiving,
     entry,
     expire,
@@ -27,13 +26,6 @@ from tests.integration.archived import (
 )
 from tests.integration.database import Database
 from tests.integration.runs import BRISK, run
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
 
 
 def months_kept_since(database: Database, moment: str) -> timedelta:
@@ -273,7 +265,7 @@ def test_all_archives_of_a_database_but_those_another_policy_answers_for(
 def test_nothing_goes_while_an_archive_run_has_the_source(
     archived: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("housekeeping.operations.archive_expiry._LEASE_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("housekeeping.operations.archives.expiry._LEASE_PATIENCE_SECONDS", 0)
     other = Lease(around.redis, f"{place(archived.url)}/public.events", str(uuid4()), 30)
     assert other.acquire()
 

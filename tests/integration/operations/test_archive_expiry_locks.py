@@ -11,30 +11,24 @@ from typing import Any
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations import group_expiry
+from housekeeping.operations.archives import group_expiry
 from housekeeping.policies.result import RunResult, StopReason
-from housekeeping.stores.postgres.archives import dropping
+from housekeeping.stores.postgres.archives import unchanged
 from tests.conditions import wait_until
 from tests.integration.archived import (
     FEBRUARY,
     JANUARY,
-    archive_two_months,
     entry,
     expire,
     expiring,
+    put_back,
+    restoring,
     there,
 )
 from tests.integration.database import Database
 from tests.integration.runs import BRISK, AfterWindow, listening
 
 QUICK = replace(BRISK, lock_timeout=timedelta(milliseconds=100))
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
 
 
 @contextmanager
@@ -114,13 +108,13 @@ def test_whoever_writes_to_a_dated_table_while_it_is_counted_waits_and_is_let_th
     archived: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_expiry, "_PAUSES", (0.2,))
-    count = dropping.fingerprint
+    count = unchanged.fingerprint
 
     def slowly(connection: Any, *given: Any, **more: Any) -> Any:
         connection.exec_driver_sql("SELECT pg_sleep(20)")
         return count(connection, *given, **more)
 
-    monkeypatch.setattr(dropping, "fingerprint", slowly)
+    monkeypatch.setattr(unchanged, "fingerprint", slowly)
     counting = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE query = 'SELECT pg_sleep(20)' AND state = 'active'"
@@ -154,3 +148,24 @@ def test_a_window_of_such_a_run_that_begins_later_keeps_the_table(
     assert (result.success, result.total) == (False, 1)
     assert "another run is at work on public.events" in entry(result, FEBRUARY)["why"]
     assert there(archived) == [FEBRUARY]
+
+
+def test_a_month_somebody_has_locked_keeps_no_other_from_going(
+    archived: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_expiry, "_PAUSES", (0.05,))
+    with archived.session() as user, user.cursor() as cursor:
+        cursor.execute("LOCK TABLE old_2024_01")  # as VACUUM FULL does
+        result = expire(expiring(archived, pace=QUICK), around)
+
+    assert (result.total, result.success, result.left_behind) == (1, False, 20)
+    assert there(archived) == [JANUARY]
+    assert "another session holds it" in entry(result, JANUARY)["why"]
+
+
+def test_a_month_somebody_has_locked_keeps_no_other_from_being_put_back(
+    archived: Database, around: Surroundings
+) -> None:
+    with archived.session() as user, user.cursor() as cursor:
+        cursor.execute("LOCK TABLE old_2024_02")
+        assert put_back(restoring(archived, pace=QUICK), around).total == 20

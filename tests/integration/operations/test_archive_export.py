@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,20 @@ from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.files.manifest import Manifest
 from housekeeping.stores.files.row_text import line_of
 from tests.integration.archived import (
+    ENDINGS,
+    EVERY_FORMAT,
     FEBRUARY,
-    FORMATS,
     JANUARY,
-    archive_two_months,
     archiving,
     entry,
     expire,
     exporting,
+    manifest_of,
     there,
 )
+from tests.integration.archives import EVERY_TYPE
 from tests.integration.database import Database
 from tests.integration.runs import run
-
-EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
-ENDINGS = {"parquet": ".parquet", "csv": ".csv.gz", "jsonl": ".jsonl.gz"}
-EVERY_FORMAT = pytest.mark.parametrize("format_", FORMATS)
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
-
-
-def manifest_of(folder: Path, table: str = JANUARY) -> dict[str, Any]:
-    return dict(json.loads((folder / f"{table}.manifest.json").read_text()))
 
 
 def copied(database: Database, table: str) -> list[bytes]:

@@ -1,6 +1,5 @@
 """Where exports go: names that are taken, places that fail, tables with odd names."""
 
-import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -8,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations.archive_rehearsal import inspect_archive_expiry
+from housekeeping.operations.archives.rehearsal import inspect_archive_expiry
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.errors import ExportPlaceRefused, ExportUnreachable
@@ -18,33 +17,17 @@ from housekeeping.stores.files import parquet_rows
 from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.files.place import Sink
 from tests.integration.archived import (
-    FORMATS,
     JANUARY,
-    archive_two_months,
     archiving,
     entry,
     expire,
     expiring,
     exporting,
+    manifest_of,
     there,
 )
 from tests.integration.database import Database
 from tests.integration.runs import run
-
-EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
-ENDINGS = {"parquet": ".parquet", "csv": ".csv.gz", "jsonl": ".jsonl.gz"}
-EVERY_FORMAT = pytest.mark.parametrize("format_", FORMATS)
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
-
-
-def manifest_of(folder: Path, table: str = JANUARY) -> dict[str, Any]:
-    return dict(json.loads((folder / f"{table}.manifest.json").read_text()))
 
 
 def test_what_has_the_name_already_is_never_overwritten(

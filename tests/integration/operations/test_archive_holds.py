@@ -1,11 +1,14 @@
 """A hold holds in the archive too: a month with a held row stays, whenever the hold was placed."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations import group_expiry
+from housekeeping.operations.archives import group_expiry
 from housekeeping.operations.holds import place_hold
 from housekeeping.policies.errors import HoldUnusable
 from housekeeping.policies.events import Event, WindowCommitted
@@ -14,21 +17,14 @@ from housekeeping.policies.table import TableName
 from tests.integration.archived import (
     FEBRUARY,
     JANUARY,
-    archive_two_months,
+    archiving,
     entry,
     expire,
     expiring,
     there,
 )
 from tests.integration.database import Database
-from tests.integration.runs import listening
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each; even ids in January."""
-    archive_two_months(events, around)
-    return events
+from tests.integration.runs import BRISK, listening, run
 
 
 def place(database: Database, where: str) -> None:
@@ -93,3 +89,27 @@ def test_a_hold_placed_while_a_run_is_under_way_is_kept_to(
 
     assert result.total == 1
     assert there(archived) == [FEBRUARY]
+
+
+def test_a_hold_placed_while_its_rows_lines_wait_to_go_keeps_those_too(
+    events: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_expiry, "_PAUSES", (0.1,) * 100)
+    events.run(
+        "CREATE TABLE lines (id int PRIMARY KEY, event bigint REFERENCES events ON DELETE CASCADE);"
+        "CREATE INDEX ON lines (event); INSERT INTO events VALUES (1, '2024-01-05');"
+        "INSERT INTO lines VALUES (10, 1), (11, 1)"
+    )
+    run(archiving(events), around)
+    policy = expiring(events, pace=replace(BRISK, lock_timeout=timedelta(milliseconds=100)))
+    with events.session() as reader, reader.cursor() as cursor, ThreadPoolExecutor(1) as threads:
+        cursor.execute("SELECT FROM old_2024_01_lines")
+        ours = threads.submit(expire, policy, around)
+        events.wait_until_we_wait_for_a_lock()
+        place(events, "id = 1")
+        reader.rollback()
+        result = ours.result(30)
+
+    assert there(events) == [JANUARY, f"{JANUARY}_lines"]
+    assert (result.success, result.total, len(result.holds)) == (True, 0, 1)
+    assert "case 42" in entry(result, JANUARY)["why"]

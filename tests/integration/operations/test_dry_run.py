@@ -122,3 +122,16 @@ def test_a_value_that_is_not_of_the_columns_type_is_refused_before_anything_runs
 
     with pytest.raises(ConfigurationRefused, match="status"):
         run(policy_on(database, rules=per_status(done=30)), around, dry_run=dry_run)
+
+
+def test_what_is_hardly_meant_so_in_the_settings_is_told_first_and_lets_partitions_go_whole(
+    events: Database, around: Surroundings
+) -> None:
+    doubt = 'keep_for = 30 means 30 seconds; write "30d" for days'
+    policy = policy_on(events, doubts=(doubt,))
+    fill(events)
+
+    told = run(policy, around, dry_run=True)
+
+    assert told.warnings[0] == doubt
+    assert policy.takes_every_old_row

@@ -57,6 +57,15 @@ def test_an_index_on_the_age_is_advised_and_taken_once_it_is_there(
     assert after["cost"]["worked_seconds"] < before["cost"]["worked_seconds"]
 
 
+def test_a_limit_is_not_taken_for_how_little_has_expired(
+    database: Database, around: Surroundings
+) -> None:
+    fill(database)
+    most = policy_on(database, rules=(ExpiryRule(reason="expired", keep_for=DAYS),))
+
+    assert plan_of(most, around, limit=10)["advice"] == plan_of(most, around)["advice"] == []
+
+
 def test_an_index_led_by_the_status_is_advised_for_ages_by_status(
     database: Database, around: Surroundings
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations import dry_run
+from housekeeping.operations.dry_runs import dry_run
 from housekeeping.policies.archive import ArchiveTo
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult

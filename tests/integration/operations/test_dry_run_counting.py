@@ -3,10 +3,12 @@
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations import dry_run
+from housekeeping.operations.dry_runs import dry_run
+from housekeeping.policies.allowance import Allowance
 from tests.integration.database import Database
 from tests.integration.dry_runs import fill, plan_of, with_family
-from tests.integration.runs import MONTH, per_status, policy_on, run
+from tests.integration.holding import hold_on
+from tests.integration.runs import MONTH, SMALL_WINDOWS, per_status, policy_on, run
 
 
 @pytest.fixture
@@ -49,6 +51,61 @@ def test_every_row_is_counted_where_that_is_asked_for(
     plan = plan_of(policy_on(events), around, exact=True)
 
     assert (plan["counted"], plan["would_delete"]) == ("exact", 471)
+
+
+def test_an_estimate_tells_that_held_rows_are_among_it(
+    events: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(events)
+    estimated(monkeypatch)
+
+    plan = plan_of(policy_on(events, holds=(hold_on("true"),)), around)
+
+    assert (plan["counted"], "held" in plan) == ("estimate", False)
+    assert "holds" in plan["counted_because"]
+    assert run(policy_on(events, holds=(hold_on("true"),)), around).total == 0
+
+
+def test_of_a_table_that_refers_to_itself_it_tells_that_more_may_go(
+    events: Database, around: Surroundings
+) -> None:
+    """A row that nobody refers to any more goes with a later window of the same run."""
+    fill(events, 5_000)
+    events.run(
+        "ALTER TABLE events ADD parent bigint REFERENCES events; CREATE INDEX ON events (parent);"
+        "UPDATE events SET parent = id + 1000 WHERE id BETWEEN 101 AND 4000"
+    )
+    events.run("VACUUM FULL ANALYZE events")
+    policy = policy_on(events, pace=SMALL_WINDOWS)
+
+    plan = plan_of(policy, around)
+    done = run(policy, around)
+
+    assert done.total > plan["would_delete"]
+    assert "at least so many" in plan["counted_because"]
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_an_estimate_over_a_limit_is_counted_as_a_run_would(
+    events: Database,
+    around: Surroundings,
+    monkeypatch: pytest.MonkeyPatch,
+    goes: bool,  # noqa: FBT001
+) -> None:
+    """The planner knows a table most of which has expired; it went with the last run."""
+    fill(events, 5_000)
+    events.run("ALTER TABLE events SET (autovacuum_enabled = false)")
+    events.run("DELETE FROM events WHERE id BETWEEN 40 AND 4990")
+    policy = policy_on(events, allowance=Allowance(rows=20 if goes else 19))
+    estimated(monkeypatch)
+
+    told = run(policy, around, dry_run=True)
+    done = run(policy, around)
+
+    assert told.plan is not None
+    assert (told.plan["counted"], told.plan["would_delete"] > 1_000) == ("estimate", True)
+    assert told.success is done.success is goes
+    assert told.plan.get("would_stop", False) is not goes
 
 
 def test_an_estimate_tells_no_more_than_a_limit(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations import dry_run
+from housekeeping.operations.dry_runs import dry_run
 from tests.integration.database import Database
 from tests.integration.dry_runs import NEXT_XID, plan_of
 from tests.integration.runs import per_status, policy_on

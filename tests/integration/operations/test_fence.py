@@ -1,16 +1,21 @@
 """The fence in PostgreSQL: it holds even when Redis was flushed, restarted or lied."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.hold_ledger import HOLDS_LOCK
 from tests.conditions import stays_true, wait_until
 from tests.integration.database import Database
 from tests.integration.runs import SMALL_WINDOWS, ledger_rows, policy_on, run, running
 
 TAKE = "SELECT pg_advisory_xact_lock((26731::bigint << 32) | 'events'::regclass::oid::bigint)"
+
+NOT_GRANTED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 class HurriedClock:
@@ -59,6 +64,39 @@ def test_a_batch_that_never_ends_sends_the_run_away(filled: Database, around: Su
 
     assert (result.stop_reason, result.total, result.exit_code) == (StopReason.LOCK_LOST, 0, 2)
     assert "another session keeps deleting" in result.warnings[-1]
+
+
+class SlowedClock(HurriedClock):
+    """A second of its time is a twentieth of one."""
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / 20)
+        super().sleep(seconds)
+
+
+def test_a_hold_that_waits_for_another_tables_step_sends_no_run_away(
+    filled: Database, around: Surroundings
+) -> None:
+    """Placing one waits for as much as 15 s, and nobody begins a window meanwhile."""
+    clock = SlowedClock()
+    with (
+        filled.session() as step,
+        step.cursor() as cursor,
+        filled.session() as lawyer,
+        lawyer.cursor() as placing,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (HOLDS_LOCK,))
+        asked = threads.submit(placing.execute, "SELECT pg_advisory_xact_lock(%s)", (HOLDS_LOCK,))
+        wait_until(lambda: filled.one(NOT_GRANTED) == 1, 5)
+        with running(policy_on(filled), replace(around, clock=clock)) as ours:
+            wait_until(lambda: clock.now > 15 or ours.done(), 10)
+            step.rollback()
+            asked.result(5)
+            lawyer.rollback()
+            result = ours.result(20)
+
+    assert (result.stop_reason, result.total) == (StopReason.EXHAUSTED, 20_000)
 
 
 @pytest.mark.parametrize("walker", ["heap", "index"])

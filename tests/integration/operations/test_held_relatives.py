@@ -1,9 +1,14 @@
 """Held rows of other tables keep the rows they would go along with."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from housekeeping.engine.run import Surroundings
 from housekeeping.policies.errors import HoldUnusable
+from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.emptying import CHILD_ROWS
 from tests.integration.database import Database
 from tests.integration.holding import (
     BOTH_WALKERS,
@@ -121,3 +126,46 @@ def test_a_relative_that_comes_to_be_held_while_we_look_keeps_its_rows(
     assert old(events) == [35]
     assert events.column(f"SELECT {key} FROM {table} WHERE status = 'evidence'") == [35]
     assert result.total == 30
+
+
+def test_a_row_whose_children_may_not_be_drained_is_passed_and_not_tried_for_ever(
+    events: Database, around: Surroundings
+) -> None:
+    """Somebody works on its letter, which may come to be held, while its 20,001 logs would go first."""
+    fill(events)
+    events.run(LETTERS)
+    events.run(
+        "CREATE TABLE logs (event bigint REFERENCES events ON DELETE CASCADE);"
+        "CREATE INDEX ON logs (event)"
+    )
+    events.run("INSERT INTO logs SELECT 35 FROM generate_series(1, %s)", CHILD_ROWS + 1)
+    pace = replace(BRISK, time_budget=timedelta(seconds=5))
+    policy = policy_on(events, holds=(hold_on("status = 'evidence'", "letters"),), pace=pace)
+    with events.session() as user, user.cursor() as cursor:
+        cursor.execute("SELECT FROM letters WHERE id = 35 FOR UPDATE")
+        result = run(policy, around)
+        user.rollback()
+
+    assert (result.stop_reason, result.left_behind) == (StopReason.EXHAUSTED, 1)
+    assert (old(events), events.count("logs")) == ([35], CHILD_ROWS + 1)
+    assert run(policy, around).success
+    assert (old(events), events.count("logs")) == ([], 0)
+
+
+@BOTH_WALKERS
+def test_rows_locked_because_they_may_come_to_be_held_do_not_go_beyond_a_limit(
+    events: Database, around: Surroundings, walker: str
+) -> None:
+    """They refer to the one row that may go, and have expired as well."""
+    fill(events)
+    events.run(
+        "ALTER TABLE events ADD parent bigint REFERENCES events ON DELETE SET NULL;"
+        "CREATE INDEX ON events (parent); UPDATE events SET parent = 60 WHERE id BETWEEN 30 AND 59"
+    )
+    events.run("VACUUM FULL events")
+    policy = policy_on(events, holds=(hold_on("status = 'evidence'"),))
+
+    for left in (30, 29):
+        result = run(policy, around, limit=1, walker=walker)
+        assert (result.total, result.stop_reason) == (1, StopReason.ROW_BUDGET)
+        assert len(old(events)) == left

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from housekeeping.operations.inspection import inspect_purge
+from housekeeping.operations.inspection import inspect_purge, ledger_told
 from housekeeping.policies.allowance import Allowance
-from housekeeping.policies.errors import HoldUnusable
+from housekeeping.policies.errors import HoldUnusable, LedgerRefused
 from housekeeping.policies.hold import Hold
 from housekeeping.policies.purge import Age, ExpiryRule, KeepNewest, TableName
 from tests.integration.database import Database
@@ -80,7 +80,10 @@ def test_ages_under_an_hour_are_told_of(events: Database) -> None:
     (told,) = inspect_purge(policy_on(events, rules=rules)).warnings
 
     assert "(brief) 30 seconds" in told
-    assert "30d means days" in told
+    assert 'write days as "30d"' in told
+    doubt = 'keep_for = 30 means 30 seconds; write "30d" for days'
+    doubted = policy_on(events, rules=rules, doubts=(doubt,))
+    assert inspect_purge(doubted).warnings == (doubt,)
 
 
 def test_holds_in_force_are_told_and_one_that_can_not_be_is_refused(events: Database) -> None:
@@ -92,3 +95,15 @@ def test_holds_in_force_are_told_and_one_that_can_not_be_is_refused(events: Data
     wrong = policy_on(events, holds=(replace(hold, table=TableName("evnts")),))
     with pytest.raises(HoldUnusable):
         inspect_purge(wrong)
+
+
+def test_a_ledger_we_may_not_write_to_is_not_called_ready(events: Database) -> None:
+    ledger_told(events.url, make=True)
+    events.run("DROP ROLE IF EXISTS onlooker; CREATE ROLE onlooker LOGIN")
+    events.run("GRANT pg_read_all_data TO onlooker")
+    try:
+        with pytest.raises(LedgerRefused, match=r"can't be written to: onlooker lacks") as refused:
+            ledger_told(events.url.replace("postgres@", "onlooker@", 1), make=False)
+        assert "GRANT USAGE ON SCHEMA housekeeping TO" in refused.value.message
+    finally:
+        events.run("DROP OWNED BY onlooker; DROP ROLE onlooker")

@@ -75,6 +75,22 @@ def test_a_locked_table_is_skipped_tried_again_at_the_end_and_then_no_success(
     )
 
 
+@pytest.mark.parametrize("tables", [("events", "other"), ()], ids=["named", "all there are"])
+def test_a_table_that_is_being_rewritten_keeps_no_other_from_its_turn(
+    events: Database, around: Surroundings, tables: tuple[str, ...]
+) -> None:
+    events.run("CREATE TABLE other AS SELECT i AS id FROM generate_series(1, 10000) i")
+    events.run("ALTER TABLE other SET (autovacuum_enabled = false)")
+    events.run("DELETE FROM events WHERE id <= 3000; DELETE FROM other WHERE id <= 3000")
+    with events.session() as user, user.cursor() as cursor:
+        cursor.execute("ALTER TABLE other ALTER id TYPE bigint; LOCK TABLE other")
+        result = run(policy_on(events, *tables), around)
+
+    assert done(result, "public.events") == VACUUMED
+    assert ("vacuum", "skipped") in done(result, "public.other")
+    assert (result.stop_reason, result.success) == (StopReason.THROTTLED, False)
+
+
 def test_a_table_that_is_free_again_at_the_end_is_done_then(
     events: Database, around: Surroundings
 ) -> None:

@@ -172,7 +172,9 @@ def test_a_stolen_lease_ends_the_run_within_a_third_of_its_life(
 
 
 def test_a_lease_is_kept_for_longer_than_it_lives(crowded: Database, around: Surroundings) -> None:
-    policy = policy_on(crowded, pace=replace(SHORT_LEASE, duty=0.002))
+    # Each of some five windows rests for half a second or more.
+    larger = replace(SHORT_LEASE, first_window_rows=1_000, batch_target=timedelta(milliseconds=50))
+    policy = policy_on(crowded, pace=replace(larger, duty=0.01))
 
     result = run(policy, around)
 

@@ -17,6 +17,7 @@ from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
 from settings.hours import parse_hours
 from tests.conditions import wait_until
+from tests.integration import partitions
 from tests.integration.database import Database
 from tests.integration.runs import (
     BRISK,
@@ -121,7 +122,7 @@ _WAITING_FOR_TABLE = """
 def test_a_users_own_query_stops_the_run_mid_way_and_lets_it_go_on(
     events: Database, around: Surroundings
 ) -> None:
-    fill(events, 30_000)
+    fill(events, 5_000)
     events.run("CREATE TABLE sale (reason text)")
     limits = HealthLimits(sql="SELECT 'stop: ' || reason FROM sale", patience=timedelta(seconds=20))
     policy = policy_on(events, pace=replace(SMALL_WINDOWS, health=limits, duty=0.1))
@@ -134,11 +135,11 @@ def test_a_users_own_query_stops_the_run_mid_way_and_lets_it_go_on(
 
     with running(policy, listening(around, hear)) as ours:
         wait_until(lambda: _paced(heard, "stop") or ours.done(), 20)
-        assert 0 < events.count("events") < 30_000
+        assert 0 < events.count("events") < 5_000
         events.run("DELETE FROM sale")
         result = ours.result(30)
 
-    assert (result.success, result.total) == (True, 30_000)
+    assert (result.success, result.total) == (True, 5_000)
     assert any("for sql: summer sale" in told for told in result.warnings)
 
 
@@ -251,4 +252,21 @@ def test_a_run_leaves_between_two_windows_when_its_hours_end(
     assert result.stop_reason is StopReason.TIME_BUDGET
     assert result.batches == 1
     assert result.total == 30_000 - events.count("events")
+    assert any("outside of only_between" in told for told in result.warnings)
+
+
+def test_a_run_that_leaves_between_two_partitions_when_its_hours_end_says_so(
+    database: Database, around: Surroundings
+) -> None:
+    partitions.partitioned(database)
+    partitions.fill(database)
+    clock = Shifted()
+    pace = replace(BRISK, only_between=_hours(database, -60, 30))
+    at_half_past = AfterWindow(lambda: setattr(clock, "ahead", 31 * 60.0))
+
+    heard = listening(replace(around, clock=clock), at_half_past)
+    result = run(policy_on(database, pace=pace), heard)
+
+    assert result.stop_reason is StopReason.TIME_BUDGET
+    assert result.details["partitions_detached"] == 1
     assert any("outside of only_between" in told for told in result.warnings)

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.operations.partition_steps import WALK
+from housekeeping.operations.partitions.steps import WALK
 from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.purge import PartitionCare
 from housekeeping.policies.result import StopReason

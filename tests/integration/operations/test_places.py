@@ -58,6 +58,7 @@ def test_a_run_that_finds_no_place_in_its_time_is_throttled(
 
     assert (result.stop_reason, result.success) == (StopReason.THROTTLED, False)
     assert (result.total, result.exit_code) == (0, 2)
+    assert "places on 127.0.0.1" in result.warnings[-1]
     assert filled.one("SELECT stop_reason FROM housekeeping.run") == "throttled"
 
 

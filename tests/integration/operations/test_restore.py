@@ -15,9 +15,10 @@ from housekeeping.stores.postgres.archives.putting_back import PuttingBack
 from housekeeping.stores.postgres.connection import place
 from housekeeping.stores.redis.lease import Lease
 from tests.integration.archived import (
-    FORMATS,
     JANUARY,
-    archive_two_months,
+    LIVE_AND_CSV,
+    LIVE_AND_EXPORTED,
+    ROWS,
     archiving,
     entry,
     expire,
@@ -29,12 +30,10 @@ from tests.integration.archived import (
     restoring,
     there,
 )
+from tests.integration.archives import EVERY_TYPE
 from tests.integration.database import Database
 from tests.integration.runs import SMALL_WINDOWS, run
 
-EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
-LIVE_AND_EXPORTED = pytest.mark.parametrize("kind", ["live", *FORMATS])
-LIVE_AND_CSV = pytest.mark.parametrize("kind", ["live", "csv"])
 PARENT_AND_CHILD = (
     "CREATE TABLE jobs (id int PRIMARY KEY); INSERT INTO jobs VALUES (1), (2);"
     "ALTER TABLE events ADD job int REFERENCES jobs ON DELETE CASCADE; CREATE INDEX ON events (job);"
@@ -44,14 +43,6 @@ PARENT_AND_CHILD = (
     " SELECT i, '2024-01-05', 1 + i % 2 FROM generate_series(1, 40) i;"
     "INSERT INTO lines SELECT i, 1 + i % 40 FROM generate_series(1, 400) i"
 )
-ROWS = "SELECT id, created_at, status, note FROM events ORDER BY id"
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
 
 
 @LIVE_AND_EXPORTED
@@ -257,6 +248,29 @@ def test_a_dry_run_changes_nothing(
         assert result.plan is not None
         assert result.plan["would_restore"] == 20
         assert archived.count("events") == 0
+
+
+def test_a_dry_run_tells_which_rows_would_stay(
+    events: Database, around: Surroundings, tmp_path: Path
+) -> None:
+    events.run(PARENT_AND_CHILD)
+    run(archiving(events), around)
+    events.run("DELETE FROM jobs WHERE id = 2")
+    events.run("INSERT INTO events (id, created_at, job) VALUES (4, now(), 1)")
+
+    told = put_back(restoring(events), around, dry_run=True)
+
+    assert told.plan is not None
+    # The 400 lines of the child are not matched with parents that would come back before them.
+    assert told.plan["details"] == {"restored": 419, "key_taken": 1, "parent_missing": 20}
+    assert (told.plan["would_restore"], told.plan["counted"]) == (419, "at_most")
+    assert (entry(told, JANUARY)["rows"], entry(told, JANUARY)["key_taken"]) == (19, 1)
+    assert told.exit_code == 0
+    done = put_back(restoring(events), around)
+    assert done.details["restored"] <= 419
+    again = put_back(restoring(events), around, dry_run=True)
+    assert again.plan is not None
+    assert again.plan["details"]["parent_missing"] == 20
 
 
 def test_what_was_put_back_is_archived_and_exported_again(

@@ -1,38 +1,33 @@
 """What stays in the archive when a month is put back, and what is refused before a row moves."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.policies.errors import ExportDamaged, ExportUnreachable, RestoreRefused
+from housekeeping.policies.errors import (
+    ExportDamaged,
+    ExportUnreachable,
+    NoSuchArchive,
+    RestoreRefused,
+)
 from tests.integration.archived import (
-    FORMATS,
     JANUARY,
+    LIVE_AND_CSV,
     archive_two_months,
     archiving,
     expire,
     expiring,
+    exporting,
     ledger_holds_what_is_there,
     prepared,
     put_back,
     restoring,
 )
 from tests.integration.database import Database
-from tests.integration.runs import run
-
-EVERY_TYPE = Path(__file__).with_name("every_type.sql").read_text()
-LIVE_AND_EXPORTED = pytest.mark.parametrize("kind", ["live", *FORMATS])
-LIVE_AND_CSV = pytest.mark.parametrize("kind", ["live", "csv"])
-ROWS = "SELECT id, created_at, status, note FROM events ORDER BY id"
-
-
-@pytest.fixture
-def archived(events: Database, around: Surroundings) -> Database:
-    """A database with January and February 2024 archived, 20 rows each."""
-    archive_two_months(events, around)
-    return events
+from tests.integration.runs import DAYS, run
 
 
 @LIVE_AND_CSV
@@ -90,11 +85,52 @@ def test_a_wrong_name_is_refused(archived: Database, around: Surroundings, tmp_p
         put_back(restoring(archived, relation="public.old_2042_01"), around)
     with pytest.raises(RestoreRefused, match="knows no archived table"):
         put_back(restoring(archived, relation="events"), around)
-    with pytest.raises(ExportUnreachable, match="FileNotFoundError"):
+    with pytest.raises(ExportUnreachable, match="no such file; is its folder mounted"):
         put_back(restoring(archived, manifest_url=f"{tmp_path}/no.manifest.json"), around)
     (tmp_path / "x.manifest.json").write_text("{}")
     with pytest.raises(ExportDamaged, match="no manifest"):
         put_back(restoring(archived, manifest_url=f"{tmp_path}/x.manifest.json"), around)
+
+
+def test_a_month_that_was_never_archived_is_answered_with_those_that_can_come_back(
+    archived: Database, around: Surroundings, tmp_path: Path
+) -> None:
+    before_march = datetime(2024, 2, 1, tzinfo=UTC)
+    for name in ("old_2023_07", "public.old_2023_07", "old", "events", "public.events"):
+        with pytest.raises(NoSuchArchive) as refused:
+            put_back(restoring(archived, relation=name), around)
+        assert refused.value.message.endswith(
+            "What can be put back of public.events: public.old_2024_02, public.old_2024_01"
+        )
+    gone = exporting(archived, tmp_path, keep_for=datetime.now(UTC) - before_march - DAYS)
+    assert expire(gone, around).total == 1
+    with pytest.raises(
+        NoSuchArchive, match=r"public\.old_2024_02, public\.old_2024_01 \(exported\)$"
+    ):
+        put_back(restoring(archived, relation="old_2023_07"), around)
+    expire(expiring(archived), around)
+    with pytest.raises(
+        NoSuchArchive, match=r"of public\.events: public\.old_2024_01 \(exported\)$"
+    ):
+        put_back(restoring(archived, relation="old_2023_07"), around)
+
+
+def test_of_many_months_the_newest_ten_are_listed(events: Database, around: Surroundings) -> None:
+    events.run(
+        "INSERT INTO events SELECT i, timestamptz '2020-01-10' + i * interval '1 month', 'done', ''"
+        " FROM generate_series(0, 23) i"
+    )
+    run(archiving(events), around)
+    with pytest.raises(NoSuchArchive) as refused:
+        put_back(restoring(events, relation="old_2019_01"), around)
+    listed = refused.value.message.partition("What can be put back of public.events: ")[2]
+    assert listed.startswith("public.old_2021_12, public.old_2021_11, ")
+    assert listed.endswith("public.old_2021_03 \N{HORIZONTAL ELLIPSIS} and 14 more")
+
+
+def test_where_nothing_was_archived_that_is_said(database: Database, around: Surroundings) -> None:
+    with pytest.raises(NoSuchArchive, match="Nothing that was archived in this database"):
+        put_back(restoring(database), around)
 
 
 def test_a_damaged_export_brings_no_row(
@@ -103,7 +139,7 @@ def test_a_damaged_export_brings_no_row(
     policy = prepared(archived, around, tmp_path, "csv")
     file = tmp_path / f"{JANUARY}.csv.gz"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(ExportDamaged):
+    with pytest.raises(ExportDamaged, match="If it was dropped,"):
         put_back(policy, around)
     assert archived.count("events") == 0
 
@@ -120,7 +156,9 @@ def test_a_column_that_is_gone_is_left_out_only_when_asked_for(
     result = put_back(replace(policy, drop_columns=True), around)
     assert result.total == 20
     assert archived.column("SELECT DISTINCT more FROM events") == [7]
-    assert any("note of the archive is left out" in warning for warning in result.warnings)
+    assert any(
+        "note of the archive is left out; rows that" in warning for warning in result.warnings
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,6 +177,19 @@ def test_a_source_that_no_longer_takes_the_rows_as_they_are_is_refused(
     with pytest.raises(RestoreRefused, match=told):
         put_back(restoring(archived), around)
     assert archived.count("old_2024_01") == 20
+
+
+def test_who_may_not_insert_is_told_the_grant_to_ask_for(
+    archived: Database, around: Surroundings
+) -> None:
+    archived.run("DROP ROLE IF EXISTS mover; CREATE ROLE mover LOGIN")
+    archived.run("GRANT pg_read_all_data TO mover; ALTER TABLE old_2024_01 OWNER TO mover")
+    as_mover = Database(archived.url.replace("postgres@", "mover@", 1), archived.version)
+    try:
+        with pytest.raises(RestoreRefused, match=r'GRANT INSERT ON "public"\."events" TO "mover"'):
+            put_back(restoring(as_mover), around, dry_run=True)
+    finally:
+        archived.run("REASSIGN OWNED BY mover TO postgres; DROP OWNED BY mover; DROP ROLE mover")
 
 
 @pytest.mark.parametrize(

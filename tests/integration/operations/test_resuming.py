@@ -1,6 +1,7 @@
 """A run that was interrupted goes on under its own id; one that died is settled by the next."""
 
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,6 +13,8 @@ from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.emptying import CHILD_ROWS
 from tests.integration.database import Database
 from tests.integration.runs import (
+    DAYS,
+    EXPIRED,
     SMALL_WINDOWS,
     AfterWindow,
     ledger_rows,
@@ -111,6 +114,37 @@ def test_a_resumed_run_deletes_by_its_first_attempts_cutoffs(
     assert result.cutoffs["expired"].isoformat() == first
 
 
+@BOTH_WALKERS
+def test_a_resumed_run_keeps_what_its_policy_keeps_by_now(
+    events: Database, around: Surroundings, walker: str
+) -> None:
+    """Somebody saw that 30 days were a mistake, ended the worker and corrected it."""
+    fill(events)
+    run_id = interrupt(events, around, walker)
+    gone = ledger_rows(events)
+    longer = (replace(EXPIRED[0], keep_for=90 * DAYS),)
+
+    result = run(policy_on(events, rules=longer), around, walker=walker, run_id=run_id)
+
+    assert events.count("events") == 5_001 - gone
+    assert (result.total, result.success) == (gone, True)
+    assert result.cutoffs["expired"] < events.one("SELECT now() - interval '89 days'")
+
+
+@BOTH_WALKERS
+def test_a_resumed_run_takes_no_more_than_it_told_because_its_policy_keeps_less_by_now(
+    events: Database, around: Surroundings, walker: str
+) -> None:
+    fill(events)
+    run_id = interrupt(events, around, walker)
+    first = events.one("SELECT cutoffs->>'expired' FROM housekeeping.run")
+    shorter = (replace(EXPIRED[0], keep_for=timedelta(hours=1)),)
+
+    result = run(policy_on(events, rules=shorter), around, walker=walker, run_id=run_id)
+
+    assert result.cutoffs["expired"].isoformat() == first
+
+
 @pytest.mark.parametrize("window", range(1, 6))
 def test_an_index_walk_interrupted_around_a_bulk_load_leaves_none_of_it_out(
     events: Database, around: Surroundings, window: int
@@ -153,6 +187,57 @@ def test_a_run_interrupted_while_it_drains_children_still_takes_their_parent(
 
     assert events.column("SELECT id FROM events") == [-1]
     assert result.details == {"expired": 1, "logs": 2 * CHILD_ROWS + 9}
+
+
+@BOTH_WALKERS
+def test_a_row_that_stayed_is_told_once_however_often_its_window_is_walked(
+    events: Database, around: Surroundings, walker: str
+) -> None:
+    fill(events)
+    events.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.id = 1000 THEN RAISE 'not this one'; END IF; RETURN OLD; END $$;"
+        "CREATE TRIGGER refuse BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    policy, run_id = policy_on(events, pace=SMALL_WINDOWS), uuid4()
+    passed = "SELECT count(*) FROM housekeeping.run_window WHERE error IS NOT NULL"
+    killer = AfterWindow(lambda: events.run(TERMINATE), when=lambda: events.one(passed) > 0)
+    with pytest.raises(RunInterrupted):
+        run(policy, listening(around, killer), walker=walker, run_id=run_id, will_retry=True)
+    assert killer.outcome is None
+
+    again = run(policy, around, walker=walker, run_id=run_id)
+
+    assert sorted(events.column("SELECT id FROM events")) == [-1, 1000]
+    assert (again.total, again.left_behind, again.success) == (4_999, 1, False)
+
+
+def test_a_row_that_stayed_is_told_once_where_the_table_was_rewritten_meanwhile(
+    events: Database, around: Surroundings
+) -> None:
+    """All of it is walked again, and the row is met in another place."""
+    fill(events)
+    events.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.id = 1000 THEN RAISE 'not this one'; END IF; RETURN OLD; END $$;"
+        "CREATE TRIGGER refuse BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    policy, run_id = policy_on(events, pace=SMALL_WINDOWS), uuid4()
+    beyond = (
+        "SELECT count(*) FROM housekeeping.run_window WHERE done_to IS NOT NULL AND number >"
+        " (SELECT min(number) FROM housekeeping.run_window WHERE error IS NOT NULL)"
+    )
+    rewrite = AfterWindow(
+        lambda: events.run("VACUUM FULL events"), when=lambda: events.one(beyond) > 0
+    )
+    with pytest.raises(RunInterrupted, match="rewritten"):
+        run(policy, listening(around, rewrite), walker="heap", run_id=run_id, will_retry=True)
+    assert rewrite.outcome is None
+
+    again = run(policy, around, walker="heap", run_id=run_id)
+
+    assert sorted(events.column("SELECT id FROM events")) == [-1, 1000]
+    assert (again.total, again.left_behind, again.success) == (4_999, 1, False)
 
 
 @BOTH_WALKERS

@@ -43,10 +43,15 @@ def app(server: ValkeyServer) -> Iterator[Celery]:
 @pytest.fixture
 def installed(app: Celery) -> Celery:
     """The app after one tick of a beat."""
+    tick(app)
+    return app
+
+
+def tick(app: Celery) -> None:
+    """Have a beat start, send what is due, and end."""
     scheduler = ResilientScheduler(app)
     scheduler.tick()
     scheduler.close()
-    return app
 
 
 def row(app: Celery, name: str) -> ScheduledEntry:
@@ -70,13 +75,30 @@ def test_the_listing_shows_what_beat_works_from(installed: Celery) -> None:
         ("off", "purge", "0 4 * * 0", False, False),
     ]
     nightly, heartbeat, off = rows
-    assert heartbeat.last_run_at is not None
     assert heartbeat.next_due_at is not None
-    late = heartbeat.next_due_at - heartbeat.last_run_at - timedelta(seconds=30)
+    begun = live(installed, "heartbeat").last_run_at
+    late = heartbeat.next_due_at - begun - timedelta(seconds=30)
     assert abs(late) < timedelta(seconds=1)
     assert nightly.next_due_at is not None
     assert (nightly.next_due_at.hour, nightly.next_due_at.minute) == (1, 30)
     assert off.next_due_at is None
+
+
+def test_an_entry_has_a_last_run_once_it_ran_and_no_edit_takes_it_away(installed: Celery) -> None:
+    assert [row.last_run_at for row in schedule_editing.listing(installed)] == [None] * 3
+    live(installed, "heartbeat").reschedule(_YESTERDAY)
+    assert row(installed, "heartbeat").last_run_at is None
+
+    tick(installed)
+
+    ran = row(installed, "heartbeat").last_run_at
+    assert ran is not None
+    assert ran > _YESTERDAY + timedelta(hours=1)
+    live(installed, "heartbeat").next(last_run_at=_YESTERDAY, only_update_last_run_at=True)
+    schedule_editing.set_enabled(installed, "heartbeat", enabled=False)
+    schedule_editing.set_enabled(installed, "heartbeat", enabled=True)
+    assert row(installed, "heartbeat").last_run_at is not None
+    assert row(installed, "nightly-purge").last_run_at is None
 
 
 def test_before_a_beat_has_run_the_listing_shows_the_code_and_the_edits(app: Celery) -> None:
@@ -158,9 +180,7 @@ def test_the_next_beat_installs_the_edits_and_an_unreadable_one_is_passed_over(
     schedule_editing.set_cron(app, "nightly-purge", "15 2 * * *")
     ScheduleEdits(get_redis(app)).save("heartbeat", ScheduleEdit(cron="rarely"))
 
-    scheduler = ResilientScheduler(app)
-    scheduler.tick()
-    scheduler.close()
+    tick(app)
 
     assert row(app, "nightly-purge").schedule == "15 2 * * *"
     assert row(app, "heartbeat").schedule == "every 30s"
@@ -209,6 +229,7 @@ def test_a_cron_that_cannot_be_read_is_refused_with_what_is_accepted(
         schedule_editing.set_cron(installed, "nightly-purge", cron)
 
     assert "Five fields are accepted: minute (0-59)" in str(refused.value)
+    assert ".." not in str(refused.value)
     assert edits(installed) == {}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from housekeeping.engine.forecasting import WINDOW_SECONDS, Stretch, forecast
+from housekeeping.engine.price.forecasting import WINDOW_SECONDS, Stretch, forecast
 from housekeeping.policies.pace import Pace
 
 BRISK = Pace(duty=1.0)
@@ -38,3 +38,9 @@ def test_a_long_window_does_not_earn_a_rest_of_minutes() -> None:
     told = forecast([Stretch.over(1, 60, 1)], 1.0, Pace(duty=0.01), 1)
 
     assert told.rest_seconds == 5
+
+
+def test_a_page_that_is_hardly_touched_and_takes_long_is_told_too() -> None:
+    slow, rest = Stretch(0.5, 1.0, 1.0), Stretch(1_000, 0.001, 50.0)
+
+    assert forecast([slow, rest], 50.0, BRISK, 1).batches > 1

@@ -8,6 +8,7 @@ import pytest
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.slicing import SmallRests
 
 
 class FakeClock:
@@ -60,6 +61,25 @@ def test_a_rest_is_what_the_work_has_earned_and_at_most_five_seconds(
 
     assert Rest(duty, clock, lambda: None).after(0.4) == pytest.approx(rest)
     assert sum(clock.slept) == pytest.approx(rest)
+
+
+def test_what_was_rested_inside_a_transaction_is_not_rested_again() -> None:
+    clock = FakeClock()
+    rest = Rest(0.2, clock, lambda: None)
+
+    assert rest.after(0.4, 1.0) == pytest.approx(0.6)
+    assert rest.after(0.4, 2.0) == 0
+
+
+def test_small_rests_earn_what_long_ones_do_within_the_transactions_target() -> None:
+    assert Rest(0.2, FakeClock(), lambda: None).within(0.25) == SmallRests(4.0, 0.25)
+
+
+def test_a_run_that_never_rests_takes_no_small_rests_unless_the_database_is_busy() -> None:
+    rest = Rest(1.0, FakeClock(), lambda: None)
+
+    assert rest.within(0.25) is None
+    assert rest.within(10, slowly=True) == SmallRests(4.0, 10)
 
 
 def test_a_rest_ends_within_a_quarter_of_a_second_of_an_objection() -> None:

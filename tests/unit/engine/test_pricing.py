@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from housekeeping.engine.effort import counting_seconds
-from housekeeping.engine.pricing import learned, price, vacuum_advised
-from housekeeping.engine.work import Going, Work
+from housekeeping.engine.price.effort import counting_seconds
+from housekeeping.engine.price.pricing import learned, price, vacuum_advised
+from housekeeping.engine.price.work import Going, Work
 from housekeeping.policies.pace import Pace
 from housekeeping.stores.postgres.storage import Server, Storage
 

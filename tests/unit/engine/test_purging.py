@@ -71,7 +71,7 @@ class Rows:
     def position(self) -> str | None:
         return str(self._at)
 
-    def skip_to(self, position: str) -> None:
+    def skip_to(self, position: str) -> bool:
         raise NotImplementedError
 
     def fraction(self) -> float | None:
@@ -90,10 +90,13 @@ class FakeWindows:
     clock: FakeClock
     refuse: Callable[[int, int, Held, bool], None] = lambda *_: None
     seconds: float = 0.1
+    seconds_a_row: float = 0.0
+    rest_share: float = 0.0
+    """seconds of rest inside for a second of work"""
     gone: list[int] = field(default_factory=list)
     passed: list[tuple[int, int]] = field(default_factory=list)
     asked: list[tuple[int, int, Held, bool]] = field(default_factory=list)
-    locked_for: Iterator[bool] = field(default_factory=lambda: iter(()))
+    locked: Iterator[str] = field(default_factory=lambda: iter(()))
 
     def delete(
         self,
@@ -107,14 +110,17 @@ class FakeWindows:
     ) -> WindowOutcome:
         first, end = held_by(range_)
         self.asked.append((first, end, how.held, how.drain))
-        self.clock.sleep(self.seconds)
+        worked = self.seconds + self.seconds_a_row * (end - first)
+        rested = self.rest_share * worked
+        self.clock.sleep(worked + rested)
         self.refuse(first, end, how.held, how.drain)
         going = list(range(first, end))[: how.limit]
         self.gone += going
-        return WindowOutcome(Counter(expired=len(going)), len(going), 0, False, self.seconds, 0.0)
+        gone = Counter(expired=len(going))
+        return WindowOutcome(gone, len(going), 0, False, worked, 0.0, rested)
 
-    def blocked(self) -> bool:
-        return next(self.locked_for, False)
+    def blocked(self) -> str | None:
+        return next(self.locked, None)
 
     def record_passed(self, number: int, walk: str, range_: Range, error: str) -> None:
         self.passed.append(held_by(range_))
@@ -193,6 +199,22 @@ def test_a_window_that_takes_too_long_is_halved_until_it_fits(bench: Bench) -> N
     assert bench.windows.passed == []
 
 
+def test_small_rests_count_as_rest_and_a_transaction_lasts_its_target_with_them(
+    bench: Bench,
+) -> None:
+    bench.pace = replace(PACE, duty=0.2)
+    bench.windows.seconds, bench.windows.seconds_a_row = 0.0, 0.1 / 64
+    bench.windows.rest_share = 4.0  # the first takes 0.5 s, the target is 0.25
+
+    bench.clear(200)
+
+    sizes = [end - first for first, end, *_ in bench.windows.asked]
+    assert sizes[:2] == [64, 32]
+    assert max(sizes[2:]) <= 32
+    assert bench.clock.now == pytest.approx(0.5 / 64 * 200)
+    assert bench.tally.phases.wait == pytest.approx(0.4 / 64 * 200)
+
+
 @pytest.mark.parametrize("poisoned", [{0}, {199}, {63, 64}, {7, 70, 150}])
 def test_rows_that_refuse_are_isolated_and_passed(bench: Bench, poisoned: set[int]) -> None:
     def refuse(first: int, end: int, held: Held, drain: bool) -> None:  # noqa: FBT001
@@ -213,7 +235,7 @@ def test_more_refusing_rows_than_a_few_poisoned_ones_stop_the_run(bench: Bench) 
 
     bench.windows.refuse = refuse
 
-    with pytest.raises(RefusedTooOften, match="the server's word"):
+    with pytest.raises(RefusedTooOften, match=r"101 rows refused .* the server's word"):
         bench.clear(10_000)
     assert len(bench.windows.passed) == MOST_REFUSING_ROWS + 1
 
@@ -257,7 +279,7 @@ def test_a_batch_of_another_session_is_waited_for_but_not_for_ever(bench: Bench)
     bench.windows.refuse = never
     with pytest.raises(LeaseLost, match="another session"):
         bench.clear(10)
-    assert bench.clock.now < 20
+    assert bench.clock.now < 30
 
 
 @pytest.mark.parametrize("limit", [1, 63, 64, 65, 150])

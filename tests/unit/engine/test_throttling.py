@@ -17,6 +17,7 @@ from housekeeping.policies.health import HealthLimits, Reading, Verdict
 from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
+from housekeeping.stores.postgres.slicing import SmallRests
 from settings.hours import parse_hours
 
 GO = Reading("lag", Verdict.GO, "all is well")
@@ -276,3 +277,14 @@ def failing(kind: type[psycopg2.Error]) -> DBAPIError:
         pgcode = {errors.QueryCanceled: "57014", errors.LockNotAvailable: "55P03"}[kind]
 
     return DBAPIError("DELETE", {}, Word("the server's word"))
+
+
+def test_small_rests_are_longer_when_slow_and_told_with_the_others(bench: Bench) -> None:
+    throttle = bench.throttle()
+    assert throttle.rests_within(10.0) is None
+    bench.health.answer = lambda: SLOW
+    assert throttle.hold() is None
+
+    assert throttle.rests_within(10.0) == SmallRests(4.0, 10.0)
+    assert throttle.rest_after(0.2, 0.4) == pytest.approx(0.4)
+    assert bench.waited.as_dict() == {"lag": 0.8}

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from housekeeping.operations.restoring import Batch
+from housekeeping.operations.archives.restoring import Batch
 
 
 @given(

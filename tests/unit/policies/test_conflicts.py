@@ -4,8 +4,9 @@ from datetime import timedelta
 import pytest
 
 from housekeeping.policies.archive import ArchiveTo
+from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.conflicts import conflicts
-from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
+from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
 
 TABLE = "db:5432/app/public.events"
 
@@ -84,3 +85,26 @@ def test_the_message_names_both_and_the_ways_out() -> None:
         "enabled",
     ):
         assert told in found.message
+
+
+def exporting_partitions(*rules: ExpiryRule) -> PurgePolicy:
+    care = PartitionCare(export=ExportTo(url="/exports"))
+    return replace(policy(*rules, name="kept"), partitions=care)
+
+
+@pytest.mark.parametrize(("deleted_after", "certain"), [(30, True), (90, True), (91, False)])
+def test_rows_deleted_past_the_export_of_their_partitions_are_fought_over(
+    deleted_after: int, *, certain: bool
+) -> None:
+    purge, export = policy(rule(deleted_after, 2)), exporting_partitions(rule(90))
+    expected = [("tables.purge", "tables.purge", certain)]
+    assert fights(purge, export) == fights(export, purge) == expected
+    (found,) = conflicts([(TABLE, purge), (TABLE, export)])
+    assert found.loser is export
+    assert "would be in no export" in found.message
+
+
+def test_where_both_export_or_one_archives_they_are_not() -> None:
+    export = exporting_partitions(rule(90))
+    assert fights(export, exporting_partitions(rule(1))) == []
+    assert fights(export, policy(rule(1), archive="old")) == []

@@ -55,10 +55,21 @@ def test_a_redis_address_is_accepted(given_url: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["amqp://guest@mq//", "amqps://mq/jobs", "pyamqp://mq", "memory://", "redis://cache/1"]
+    "url", ["amqp://guest@mq//", "amqps://mq/jobs", "pyamqp://mq", "redis://cache/1"]
 )
 def test_a_broker_may_be_another_queue(url: str) -> None:
     assert read_broker(url).reveal() == url
+
+
+@pytest.mark.parametrize("url", ["memory://", "MEMORY://localhost/", "filesystem://", "sqs://"])
+def test_a_broker_no_worker_can_be_reached_through_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"start it with one of redis://, rediss://.*, amqps://"):
+        read_broker(url)
+
+
+def test_results_nobody_else_can_see_are_refused() -> None:
+    with pytest.raises(ValueError, match="nobody would see a result; start it with one of"):
+        read_result_backend("cache+memory://")
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
@@ -72,7 +83,7 @@ def test_a_rabbitmq_address_keeps_its_virtual_host_and_hides_its_password(scheme
     assert SECRET not in repr(read)
 
 
-@pytest.mark.parametrize("url", ["rpc://", "cache+memory://", "disabled://", "rediss://cache/1"])
+@pytest.mark.parametrize("url", ["rpc://", "disabled://", "rediss://cache/1"])
 def test_results_may_be_kept_elsewhere(url: str) -> None:
     assert read_result_backend(url).reveal() == url
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from settings.durations import LONGEST, format_duration, parse_duration
+from tests.unit.settings.conftest import REQUIRED, Load
 
 ACCEPTED = [
     ("30d", timedelta(days=30)),
@@ -75,6 +76,48 @@ def test_a_duration_is_read_as_it_is_written(text: object, meant: timedelta) -> 
 def test_what_is_no_duration_is_refused_and_says_what_to_give(text: object, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("30", ('keep_for = 30 means 30 seconds; write "30d" for days',)),
+        ('"30"', ('keep_for = 30 means 30 seconds; write "30d" for days',)),
+        ("0.5", ('keep_for = 0.5 means 0.5 seconds; write "0.5d" for days',)),
+        ("3599", ('keep_for = 3599 means 3599 seconds; write "3599d" for days',)),
+        ("3600", ()),
+        ("2592000", ()),
+        ('"30s"', ()),
+        ('"PT30S"', ()),
+        ('"30d"', ()),
+    ],
+)
+def test_a_bare_number_of_seconds_that_looks_like_days_is_doubted(
+    load: Load, written: str, told: tuple[str, ...]
+) -> None:
+    text = f'{REQUIRED}[tables.x]\ntable = "x"\nage = "at"\nkeep_for = {written}\n'
+
+    (policy,) = load(text).all_policies()
+
+    assert policy.doubts == told
+
+
+def test_a_status_written_as_a_bare_number_is_doubted_by_its_name(load: Load) -> None:
+    text = (
+        f'{REQUIRED}[tables.x]\ntable = "x"\nage = "at"\nstatus_column = "s"\n'
+        'statuses = {done = 30, failed = "30d"}\n'
+    )
+    (policy,) = load(text, {"HOUSEKEEPING__SPLAY": "5"}).all_policies()
+    assert policy.doubts == ('statuses.done = 30 means 30 seconds; write "30d" for days',)
+
+
+def test_a_bare_number_in_the_environment_is_doubted_too(load: Load) -> None:
+    text = f'{REQUIRED}[tables.x]\ntable = "x"\nage = "at"\nkeep_for = "30d"\n'
+    suite = load(text, {"HOUSEKEEPING__TABLES__X__KEEP_FOR": "14"})
+    assert suite.all_policies()[0].doubts == (
+        'keep_for = 14 means 14 seconds; write "14d" for days',
+    )
+    assert suite.describe()["tables"]["x"]["keep_for"] == "14s"
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=LONGEST))

@@ -118,6 +118,8 @@ def test_without_a_database_for_all_a_hold_is_on_every_one(load: Load) -> None:
         ('[holds.x]\ntable = "t"\nreason = "r"\n', "holds.x.where: missing"),
         ('[holds.x]\ntable = "t"\nwhere = "true"\n', "holds.x.reason: missing"),
         ('[holds.x]\nwhere = "true"\nreason = "r"\n', "holds.x.table: missing"),
+        ('[holds.x]\ntable = "t"\nwhere = "true"\nreason = " "\n', '= " ": say why, such as'),
+        ('[holds.x]\ntable = "t"\nwhere = ""\nreason = "r"\n', "an empty one says nothing"),
         (HOLD + 'schema = "app"\n', "schema: is given twice"),
         ('[archives.old]\nkeep_for = "1d"\nkeep_newest = 5\n', "whole months go"),
     ],

@@ -1,7 +1,9 @@
+import json
 from datetime import timedelta
 
 import pytest
 
+from housekeeping.policies.archives import ExportTo
 from housekeeping.policies.errors import ConfigurationRefused
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import Age, ExpiryRule, PartitionCare, PurgePolicy, TableName
@@ -119,3 +121,51 @@ def test_partitions_stay_a_week_after_they_were_detached_and_are_dropped_then(lo
 def test_what_a_partition_can_not_become_is_refused(load: Load, given: str, told: str) -> None:
     with pytest.raises(ConfigurationRefused, match=told):
         load(REQUIRED + f'[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n{given}\n')
+
+
+EXPORTING = 'partition_export_to = "s3://kEy:sEcr3t@bucket/events"\n'
+
+
+def test_a_detached_partition_is_exported_before_it_is_dropped_where_asked_for(load: Load) -> None:
+    plain = REQUIRED + '[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n' + EXPORTING
+    suite = load(plain)
+    (policy,) = suite.policies("tables.purge")
+    assert isinstance(policy, PurgePolicy)
+    assert policy.partitions.export == ExportTo(url="s3://kEy:sEcr3t@bucket/events")
+    assert policy.takes_every_old_row
+    for text in (json.dumps(suite.describe()), repr(suite), repr(policy), str(policy)):
+        assert "sEcr3t" not in text
+
+    (policy,) = load(plain + 'partition_format = "csv"\npartition_compression = "none"\n').policies(
+        "tables.purge"
+    )
+    assert isinstance(policy, PurgePolicy)
+    assert policy.partitions.export is not None
+    assert (policy.partitions.export.format, policy.partitions.export.compression) == (
+        "csv",
+        "none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (EXPORTING + 'partition_then = "keep"', "partition_export_to: can't stand beside"),
+        ('partition_format = "csv"\npartition_then = "keep"', "partition_format: can't stand beside"),
+        ('partition_format = "csv"', "partition_format: says how to export, but partition_export_to"),
+        ('partition_compression = "gzip"', "partition_compression: says how to export"),
+        ('partition_export_to = "backups"', "partition_export_to: is no absolute path"),
+        ('partition_export_to = "memory://x"', "partition_export_to: keeps no files"),
+        (EXPORTING + 'partition_format = "xml"', "give one of parquet, csv, jsonl"),
+        (EXPORTING + 'partition_format = "csv"\npartition_compression = "zstd"',
+         "partition_compression: does not go with the format; give one of gzip, none"),
+        (EXPORTING + 'where = "x > 1"', "partition_export_to: can't stand beside where"),
+        (EXPORTING + "row_budget = 5", "partition_export_to: can't stand beside row_budget"),
+        (EXPORTING + "archive = {}", "partition_export_to: can't stand beside archive"),
+        ('partition_exprt_to = "/x"', "partition_exprt_to"),
+    ],
+)  # fmt: skip
+def test_an_export_nothing_would_come_of_is_refused(load: Load, given: str, told: str) -> None:
+    with pytest.raises(ConfigurationRefused) as refused:
+        load(REQUIRED + f'[tables.e]\ntable = "e"\nage = "at"\nkeep_for = "1d"\n{given}\n')
+    assert told in refused.value.message.replace("tables.e.", ""), refused.value.message

@@ -74,12 +74,6 @@ def test_rabbitmq_notices_a_host_that_is_gone_within_the_visibility_timeout(
     assert isinstance(conf["broker_heartbeat"], int)
 
 
-def test_another_broker_is_given_no_options_of_either() -> None:
-    conf = configuration(HOUSEKEEPING__BROKER_URL="memory://")
-
-    assert not {"broker_transport_options", "broker_heartbeat"} & set(conf)
-
-
 def test_the_beat_lock_outlives_five_loops() -> None:
     conf = configuration()
 

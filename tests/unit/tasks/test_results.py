@@ -39,6 +39,14 @@ def test_several_policies_answer_with_their_sum_and_each_run() -> None:
     assert set(ONE.as_dict()) <= set(answer)
 
 
+def test_an_error_names_its_policy_once() -> None:
+    refused = replace(ONE, error="events: no such table")
+    failed = replace(ONE, policy="audit", error="the server's word")
+
+    told = combined("tables.purge", [refused, failed])["error"]
+    assert told == "events: no such table; audit: the server's word"
+
+
 def test_a_sum_is_no_success_when_one_of_its_runs_is_none() -> None:
     held = replace(ONE, policy="audit", left_behind=1)
 
@@ -89,3 +97,10 @@ def test_a_failure_arrives_with_its_result(travel: Callable[[RunFailed], RunFail
 
     assert str(failure) == "tables.purge: disk full"
     assert failure.result["total_deleted"] == 3
+
+
+def test_a_task_whose_policies_are_all_disabled_says_that_nothing_was_run() -> None:
+    outcome = combined("tables.purge", [])
+
+    assert outcome["success"]
+    assert outcome["warnings"] == ["tables.purge: no policy is enabled, so nothing was run"]

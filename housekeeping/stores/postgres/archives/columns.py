@@ -11,6 +11,7 @@ from housekeeping.policies.errors import RestoreRefused
 from housekeeping.stores.postgres.archive_layout import ARCHIVED_AT, ARCHIVED_BY
 from housekeeping.stores.postgres.archives.rows import TextColumn, text_columns
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 _VARCHAR = re.compile(r"character varying(?:\(([0-9]+)\))?")
@@ -31,6 +32,22 @@ _PARENTS = Statement(
         FROM pg_constraint con JOIN pg_class c ON c.oid = con.confrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE con.contype = 'f' AND con.conrelid = %(oid)s ORDER BY con.conname
+        """
+    ),
+)
+_REFUSES_TWINS = Statement(
+    "archives.refuses_twins",
+    # An index that lets no row in twice. ON CONFLICT is an error where any is checked at the end.
+    sql.SQL(
+        """
+        SELECT NOT EXISTS (SELECT FROM pg_index WHERE indrelid = %(oid)s AND NOT indimmediate)
+          AND EXISTS (
+            SELECT FROM pg_index i
+            WHERE i.indrelid = %(oid)s AND i.indisunique AND i.indisvalid
+              AND i.indpred IS NULL AND i.indexprs IS NULL
+              AND NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k
+                              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k
+                              WHERE NOT a.attnotnull OR NOT a.attname = ANY(%(filled)s::text[])))
         """
     ),
 )
@@ -82,7 +99,7 @@ class Destination:
     columns: tuple[TextColumn, ...]
     """to be filled, in their order; the others the server fills"""
     key: tuple[str, ...]
-    """tells rows apart here and in the archive; empty where nothing does"""
+    """tells rows apart here and in the archive; empty where nothing does, or the table takes twins"""
     parents: tuple[Parent, ...]
     warnings: tuple[str, ...]
 
@@ -107,7 +124,7 @@ def destination(
         raise _refused(facts, "it is no table any more")
     may_insert, role, triggers, rules = execute(connection, _INSERT_SIDE, oid=facts.oid).one()
     if not may_insert:
-        raise _refused(facts, f"{role} may not INSERT into it")
+        raise _may_not_insert(facts, role)
     if rules:
         raise _refused(facts, f"the rule {rules[0]} rewrites INSERT on it; drop the rule first")
     columns = {column.name: column for column in text_columns(connection, facts.oid)}
@@ -127,10 +144,21 @@ def destination(
     )
     warnings = [f"trigger {name} on {facts.label} fires for every row" for name in triggers]
     if lost:
-        warnings.append(f"{facts.label}: {', '.join(lost)} of the archive is left out")
+        warnings.append(_left_out(facts, lost))
     names = {column.name for column in filled}
-    usable = tuple(key) if names.issuperset(key) else ()
+    told_apart = execute(connection, _REFUSES_TWINS, oid=facts.oid, filled=list(names)).scalar_one()
+    usable = tuple(key) if told_apart and names.issuperset(key) else ()
     return Destination(facts, filled, usable, parents, tuple(warnings))
+
+
+def _may_not_insert(facts: TableFacts, role: str) -> RestoreRefused:
+    grant = f"GRANT INSERT ON {quoted(facts.schema, facts.name)} TO {quoted(role)}"
+    return _refused(facts, f"{role} may not INSERT into it. Have its owner run: {grant}")
+
+
+def _left_out(facts: TableFacts, lost: Sequence[str]) -> str:
+    told = f"{', '.join(lost)} of the archive is left out"
+    return f"{facts.label}: {told}; rows that leave a dated table lose it for good"
 
 
 def _refuse_changed_types(

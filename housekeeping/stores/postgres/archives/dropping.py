@@ -13,11 +13,8 @@ from housekeeping.policies.pace import Pace
 from housekeeping.policies.policy import Policy
 from housekeeping.stores.postgres.archives.held import held_by
 from housekeeping.stores.postgres.archives.known import ArchivedTable, dependents, known_tables
-from housekeeping.stores.postgres.archives.rows import (
-    Fingerprint,
-    fingerprint,
-    write_canonical_text,
-)
+from housekeeping.stores.postgres.archives.rows import Fingerprint
+from housekeeping.stores.postgres.archives.unchanged import CHANGED, counted, lock_against_writers
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import sentence, sqlstate
 from housekeeping.stores.postgres.connection import guarded
@@ -28,7 +25,7 @@ from housekeeping.stores.postgres.window_ledger import WindowLedger, try_fence
 # Counting 1 M rows took 0.1 s. Meanwhile only writers to the dated table wait, and there are none but
 # us; who comes all the same is let through by the watch.
 _COUNT_WITHIN = timedelta(minutes=30)
-_PATIENCE_SECONDS = 1.0
+_PATIENCE = timedelta(seconds=1)
 _DEPENDED_ON = "2BP01"
 
 _LOCK = Statement("archives.lock_ledger", sql.SQL(
@@ -52,6 +49,11 @@ class Kept(Exception):
 class Held(Kept):
     """A hold keeps it: it is not for us to go."""
 
+    def __init__(self, why: str, table: ArchivedTable) -> None:
+        super().__init__(why)
+        self.table = table
+        """which holds a held row"""
+
 
 class Busy(Exception):
     """Somebody is at the table or at its source; later it may go."""
@@ -68,6 +70,8 @@ class Dropping:
     """whose advisory lock an archive run's transactions hold: the source table's"""
     objection: Callable[[], object]
     """asked while the rows are counted"""
+    together: tuple[ArchivedTable, ...] = ()
+    """the tables that go together and are still there: a hold on a row of one keeps them all"""
 
     def drop(self, table: ArchivedTable, expected: Fingerprint | None, number: int) -> int:
         """Drop a table; return the rows it held, which is what was counted under the lock.
@@ -78,20 +82,21 @@ class Dropping:
         Raises Kept when the table has to stay, Busy when somebody holds the source's fence, and
         DBAPIError for a lock not got in time. The transaction is then rolled back.
         """
-        watch = BlockWatch(
-            self.policy.database_url, self.connection, _PATIENCE_SECONDS, self.objection
-        )
-        with watch, guarded(self.connection, counting(self.policy.pace), any_plan=True):
+        watch = BlockWatch(self.policy.database_url, self.connection, _PATIENCE, self.objection)
+        with (
+            watch,
+            watch.window(),
+            guarded(self.connection, counting(self.policy.pace), any_plan=True),
+        ):
             if not try_fence(self.connection, self.fence_oid):
                 raise Busy
             holds_now(self.connection)  # and none is placed until this transaction is over
-            self._try_lock(table)
-            # Readers go on reading; a writer would make the count untrue.
-            self._lock(table, "SHARE")
+            lock_against_writers(self.connection, table.identifier)
             rows = self._require_same(table, expected)
             self._require_alone(table)
-            if (hold := held_by(self.connection, self.policy, table)) is not None:
-                raise Held(hold)
+            for each in self.together or (table,):
+                if (hold := held_by(self.connection, self.policy, each)) is not None:
+                    raise Held(hold, each)
             self._drop(table)
             execute(self.connection, _DROPPED, relation=table.relation)
             self.ledger.record(
@@ -103,18 +108,6 @@ class Dropping:
                 rows=1,
             )
         return rows
-
-    def _try_lock(self, table: ArchivedTable) -> None:
-        """Find out at once whether the drop's lock can be had, before the rows are counted for it."""
-        attempt = self.connection.begin_nested()
-        try:
-            self._lock(table, "ACCESS EXCLUSIVE")
-        finally:
-            attempt.rollback()
-
-    def _lock(self, table: ArchivedTable, mode: str) -> None:
-        body = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))
-        execute(self.connection, Statement("archives.lock", body))
 
     def _require_same(self, table: ArchivedTable, expected: Fingerprint | None) -> int:
         """Look again, now that nobody can change it: the table, the ledger's row, and the rows."""
@@ -128,21 +121,11 @@ class Dropping:
         rows = execute(self.connection, _LOCK, relation=table.relation).scalar()
         if rows != table.rows:
             raise Kept("an archive run has changed it since we looked")
-        counted = self._counted(table, hashed=expected is not None)
-        require_complete(table, counted)
-        if expected is not None and counted != expected:
-            raise Kept("its rows were changed after they had been exported")
-        return counted.rows
-
-    def _counted(self, table: ArchivedTable, *, hashed: bool) -> Fingerprint:
-        if not hashed:
-            return fingerprint(self.connection, table.identifier)
-        passing = self.connection.begin_nested()
-        try:
-            write_canonical_text(self.connection)
-            return fingerprint(self.connection, table.identifier, hashed=True)
-        finally:
-            passing.rollback()  # takes the settings back
+        found = counted(self.connection, table.identifier, hashed=expected is not None)
+        require_complete(table.rows, found)
+        if expected is not None and found != expected:
+            raise Kept(CHANGED)
+        return found.rows
 
     def _require_alone(self, table: ArchivedTable) -> None:
         if depending := dependents(self.connection, table.oid):
@@ -164,10 +147,10 @@ def counting(pace: Pace) -> Pace:
     return replace(pace, batch_target=_COUNT_WITHIN / 4)  # a statement may take four targets
 
 
-def require_complete(table: ArchivedTable, counted: Fingerprint) -> None:
+def require_complete(rows: int, found: Fingerprint) -> None:
     """Raise Kept unless a table holds as many rows as were moved into it."""
-    if counted.rows != table.rows:
+    if found.rows != rows:
         raise Kept(
-            f"it holds {counted.rows:,} rows and the ledger says {table.rows:,}: rows were added or "
+            f"it holds {found.rows:,} rows and the ledger says {rows:,}: rows were added or "
             "removed by somebody else"
         )

@@ -11,19 +11,21 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.archive_layout import ARCHIVED_AT, ARCHIVED_BY
+from housekeeping.stores.postgres.archives.exportable import Exportable
+from housekeeping.stores.postgres.sizes import total_size
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 # A label is `schema.name` unquoted: where names hold dots, two tables could have one label.
 _KNOWN = Statement(
     "archives.known",
     sql.SQL(
-        """
+        f"""
         SELECT a.relation, a.source, a.part_of, coalesce(main.source, a.source), a.period, a.policy,
                a.key_columns, a.rows,
                a.made_by::text, a.made_at, a.last_row_at, a.exported, a.exported_at, a.dropped_at,
                found.oids, found.schema, found.name, found.kind, coalesce(found.archive_columns, 0),
                coalesce(found.may_drop, false), coalesce(found.rows_hidden, false), found.owner,
-               coalesce(pg_total_relation_size(found.oids[1]), 0)
+               coalesce({total_size("found.oids[1]")}, 0)
         FROM housekeeping.archive_table a
         LEFT JOIN housekeeping.archive_table main ON main.relation = a.part_of
         LEFT JOIN LATERAL (
@@ -125,7 +127,8 @@ _NOTE_EXPORT = Statement(
                 -- a month that was exported, dropped, and made again by late rows
                 WHEN exported ->> 'manifest' <> %(manifest)s
                     THEN jsonb_build_object('earlier', exported)
-                ELSE '{}'::jsonb END,
+                -- the same export, found again by a later attempt
+                ELSE jsonb_strip_nulls(jsonb_build_object('earlier', exported -> 'earlier')) END,
             exported_at = clock_timestamp()
         WHERE relation = %(relation)s AND dropped_at IS NULL
         """
@@ -185,6 +188,21 @@ class ArchivedTable:
             "made_at": self.made_at.isoformat(),
             "last_row_at": last,
         }
+
+    @property
+    def exportable(self) -> Exportable:
+        """Return what an export has to know of it."""
+        return Exportable(
+            oid=self.oid,
+            schema=self.schema,
+            name=self.name,
+            source=self.source,
+            key_columns=self.key_columns,
+            ledger=self.ledger,
+            rows=self.rows,
+            part_of=self.part_of,
+            period=self.period,
+        )
 
     def fault(self) -> str | None:
         """Say why the table is not surely ours, or is closed to us; None when it is neither."""

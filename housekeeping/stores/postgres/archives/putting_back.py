@@ -6,14 +6,19 @@ A row whose key is taken, or whose parent is gone, stays in the archive. Nothing
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.policies.pace import Pace
 from housekeeping.stores.postgres.archives.columns import Destination
-from housekeeping.stores.postgres.archives.rows import TextRow, text_of, write_canonical_text
+from housekeeping.stores.postgres.archives.literals import bound, typed_values
+from housekeeping.stores.postgres.archives.rows import (
+    TextRow,
+    read_canonical_text,
+    text_of,
+    write_canonical_text,
+)
 from housekeeping.stores.postgres.connection import guarded
 from housekeeping.stores.postgres.ranges import HeapRange
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
@@ -79,21 +84,22 @@ class PuttingBack:
             self._record(number, window.bounds(), counts)
         return counts
 
-    def insert(self, rows: Sequence[TextRow], places: tuple[int, int], number: int) -> Counter[str]:
+    def insert(
+        self, rows: Sequence[TextRow], places: tuple[int, int], number: int
+    ) -> tuple[Counter[str], list[TextRow]]:
         """Insert rows of an export, their values in the order of the destination's columns.
 
+        Returns counts, and the rows whose key is taken: `there_already` tells which by themselves.
         `places`: of the first row in the export, and after the last. Raises as `move` does.
         """
         with guarded(self.connection, self.pace, any_plan=True):
             self._fence()
+            read_canonical_text(self.connection)
             left = self._insert(rows)
             counts = Counter({RESTORED: len(rows) - len(left)})
             counts[PARENT_MISSING] = sum(not fit for fit in left.values())
             self._record(number, (str(places[0]), str(places[1])), counts)
-        taken = [rows[place] for place, fit in left.items() if fit]
-        same = self._there_already(taken)
-        counts.update({ALREADY_THERE: same, KEY_TAKEN: len(taken) - same})
-        return counts
+        return counts, [rows[place] for place, fit in left.items() if fit]
 
     def done(self) -> list[tuple[int, int]]:
         """Return which rows of an export any run has put back: places from, and up to.
@@ -153,7 +159,9 @@ class PuttingBack:
                 WHERE hk_row.ctid >= %(lower)s::tid AND hk_row.ctid < %(upper)s::tid FOR UPDATE),
             hk_fit AS MATERIALIZED (SELECT * FROM hk_batch WHERE {fitting}),
             hk_put AS ({insertion}),
-            hk_gone AS (DELETE FROM {archive} AS hk_row USING hk_put WHERE {same} RETURNING 1)
+            -- Only what was read: a trigger may have given a row the key of another.
+            hk_gone AS (DELETE FROM {archive} AS hk_row USING hk_put WHERE {same}
+                AND hk_row.ctid >= %(lower)s::tid AND hk_row.ctid < %(upper)s::tid RETURNING 1)
             SELECT (SELECT count(*) FROM hk_batch), (SELECT count(*) FROM hk_fit),
                    (SELECT count(*) FROM hk_put), (SELECT count(*) FROM hk_gone)
             """
@@ -194,7 +202,8 @@ class PuttingBack:
             WITH hk_batch ({place}, {names}) AS (VALUES {values}),
             hk_fit AS MATERIALIZED (SELECT * FROM hk_batch WHERE {fitting}),
             hk_put AS ({insertion})
-            SELECT hk_batch.{place}, EXISTS (SELECT FROM hk_fit WHERE hk_fit.{place} = hk_batch.{place})
+            SELECT hk_batch.{place}, EXISTS (SELECT FROM hk_fit WHERE hk_fit.{place} = hk_batch.{place}),
+                   (SELECT count(*) FROM hk_put)
             FROM hk_batch WHERE NOT EXISTS (SELECT FROM hk_put WHERE {same})
             """
         ).format(
@@ -205,11 +214,11 @@ class PuttingBack:
             insertion=self._insertion(_FIT, _list(self.to.key)),
             same=self._same_key(_PUT, _BATCH),
         )
-        values = _bound(rows)
-        return dict(
-            tuple(row)
-            for row in execute(self.connection, Statement("archives.insert_back", body), **values)
-        )
+        values = bound(rows)
+        left = execute(self.connection, Statement("archives.insert_back", body), **values).all()
+        if left and left[0][2] != len(rows) - len(left):
+            raise NotAllTaken  # some were put under another key, and would be again the next time
+        return {place: fit for place, fit, _ in left}
 
     def _insert_all(self, rows: Sequence[TextRow]) -> dict[int, bool]:
         body = sql.SQL(
@@ -224,16 +233,16 @@ class PuttingBack:
             insertion=self._insertion(_BATCH, sql.SQL("1")),
         )
         statement = Statement("archives.insert_all_back", body)
-        if execute(self.connection, statement, **_bound(rows)).scalar_one() != len(rows):
+        if execute(self.connection, statement, **bound(rows)).scalar_one() != len(rows):
             raise NotAllTaken
         return {}
 
     def _values(self, rows: Sequence[TextRow]) -> sql.Composable:
         """Return rows as VALUES, each with its place before its values."""
         casts = [column.cast for column in self.to.columns]
-        return _typed_values(len(rows), casts, places=True)
+        return typed_values(len(rows), casts, places=True)
 
-    def _there_already(self, rows: Sequence[TextRow]) -> int:
+    def there_already(self, rows: Sequence[TextRow]) -> int:
         """Count rows of an export that the source holds as they are: put back earlier."""
         if not rows:
             return 0
@@ -245,37 +254,15 @@ class PuttingBack:
             sql.SQL(", ").join(text_of(name) for name in names),
             self.to.facts.identifier,
             _list([names[place] for place in key_places]),
-            _typed_values(len(keys), casts),
+            typed_values(len(keys), casts),
         )
         statement = Statement("archives.look_for", body)
         with guarded(self.connection, self.pace, reading=True, any_plan=True):
             write_canonical_text(self.connection)
-            found = execute(self.connection, statement, **_bound(keys))
+            found = execute(self.connection, statement, **bound(keys))
             there = Counter(tuple(row) for row in found)
         return sum((there & Counter(tuple(row) for row in rows)).values())
 
 
 def _list(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(identifier(name) for name in names)
-
-
-def _bound(rows: Sequence[TextRow]) -> dict[str, Any]:
-    return {
-        f"{place}_{number}": value
-        for place, row in enumerate(rows)
-        for number, value in enumerate(row)
-    }
-
-
-def _typed_values(count: int, casts: Sequence[str], *, places: bool = False) -> sql.SQL:
-    """Return so many rows of placeholders, called `row_column`.
-
-    Each literal is read by its type's own input function. As one text: composed of some thousand
-    pieces, a batch took longer to be written than to be inserted.
-    """
-    typed = [cast.replace("%", "%%") for cast in casts]
-    lines = []
-    for row in range(count):
-        fields = [f"%({row}_{column})s::{cast}" for column, cast in enumerate(typed)]
-        lines.append(f"({', '.join([str(row), *fields] if places else fields)})")
-    return sql.SQL(", ".join(lines))

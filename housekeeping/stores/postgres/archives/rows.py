@@ -35,7 +35,23 @@ _TEXT_SETTINGS = Statement(
                -- so that a regclass is written with its schema
                set_config('search_path', 'pg_catalog', true),
                set_config('jit', 'off', true),
+               -- else a large table is read from where another scan of it is, or was ended
+               set_config('synchronize_seqscans', 'off', true),
                set_config('idle_in_transaction_session_timeout', '10min', true)
+        """
+    ),
+)
+_ALL_ROWS = Statement(
+    "archives.all_rows",
+    sql.SQL("SELECT set_config('row_security', 'off', true)"),
+)
+_READING_SETTINGS = Statement(
+    "archives.reading_settings",
+    # What of them decides how text is read; not the search_path, by which the table's triggers go.
+    sql.SQL(
+        """
+        SELECT set_config('array_nulls', 'on', true), set_config('lc_monetary', 'C', true),
+               set_config('IntervalStyle', 'postgres', true)
         """
     ),
 )
@@ -92,12 +108,23 @@ def snapshot(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         set_guards(connection, _FETCH_PACE, seqscan=True)
         write_canonical_text(connection)
+        require_all_rows(connection)
         yield
+
+
+def require_all_rows(connection: Connection) -> None:
+    """Have the transaction that is open fail, rather than leave out, where rows are hidden from us."""
+    execute(connection, _ALL_ROWS)
 
 
 def write_canonical_text(connection: Connection) -> None:
     """Have the transaction that is open write values the same way everywhere."""
     execute(connection, _TEXT_SETTINGS)
+
+
+def read_canonical_text(connection: Connection) -> None:
+    """Have the transaction that is open read values as `write_canonical_text` has them written."""
+    execute(connection, _READING_SETTINGS)
 
 
 def text_of(column: str) -> sql.Composable:

@@ -13,6 +13,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.names import quoted
+from housekeeping.stores.postgres.sizes import own_size
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 # On a page: header 24 bytes, the B-tree's own 16 at its end; each entry has a pointer of 4.
@@ -117,10 +118,10 @@ _INDEXES = Statement(
     # A unique index has as many keys as rows; elsewhere the columns' own counts are multiplied, which
     # says more than there are, so that the model expects more and calls less of it bloat.
     sql.SQL(
-        """
+        f"""
         SELECT i.indexrelid AS oid, i.indrelid AS table_oid, n.nspname AS schema, c.relname AS name,
                t.relname AS table, am.amname AS method,
-               pg_relation_size(c.oid) AS bytes, current_setting('block_size')::int AS block_size,
+               {own_size("c.oid")} AS bytes, current_setting('block_size')::int AS block_size,
                CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE greatest(t.reltuples, 0) END::float8
                    AS rows,
                coalesce((SELECT option_value::int FROM pg_options_to_table(c.reloptions)

@@ -16,7 +16,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from housekeeping.policies.errors import HousekeepingError
+from housekeeping.policies.errors import HousekeepingError, NobodyWatches
 from housekeeping.stores.postgres.blocking import BlockWatch
 from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected
@@ -29,9 +29,10 @@ _NEVER_STUCK = timedelta(days=365)
 class Ending(StrEnum):
     DONE = "done"
     SKIPPED = "skipped"
-    """somebody held a lock from the start: nothing was begun"""
+    """somebody held a lock from the start, or nobody could watch: nothing was begun"""
     YIELDED = "yielded"
-    """somebody waited for us, or we for somebody, for longer than we let happen"""
+    """somebody waited for us, or we for somebody, for longer than we let happen; or nobody could
+    tell any more"""
     FAILED = "failed"
 
 
@@ -132,17 +133,15 @@ class Stepping:
         watched = _Watched(self)
         with self.session() as connection:
             watch = BlockWatch(
-                self.url,
-                connection,
-                self.patience.total_seconds(),
-                watched.objection,
-                watched.observe,
+                self.url, connection, self.patience, watched.objection, watched.observe
             )
             notices = _Notices(connection)
             try:
-                with watch, connection.begin():
+                with watch, watch.window(), connection.begin():
                     work(connection)
                 return StepOutcome(Ending.DONE, notices=notices.heard())
+            except NobodyWatches as error:
+                return StepOutcome(Ending.SKIPPED, error.message)
             except DBAPIError as error:
                 return _outcome_of(error, watch)
 
@@ -217,6 +216,9 @@ def _outcome_of(error: DBAPIError, watch: BlockWatch) -> StepOutcome:
         raise error
     if watch.yielded_to is not None:
         return StepOutcome(Ending.YIELDED, f"{watch.yielded_to} waited for us")
+    if watch.blind is not None:
+        told = f"nobody could see any more whether somebody waits for us: {watch.blind}"
+        return StepOutcome(Ending.YIELDED, told)
     if isinstance(watch.objected, Stuck):
         return StepOutcome(Ending.YIELDED, f"waited too long for {watch.objected.who}")
     if watch.objected is not None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.connection import server_version
 from housekeeping.stores.postgres.names import quoted
+from housekeeping.stores.postgres.sizes import total_size
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
 
 MAINTAIN_SINCE = 170000
@@ -74,9 +75,9 @@ _OWNS_DATABASE = """
 """
 _MAINTAINS = "has_table_privilege(c.oid, 'MAINTAIN')"
 
-_STATES = """
+_STATES = f"""
     SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind,
-           pg_total_relation_size(c.oid) AS bytes,
+           {total_size("c.oid")} AS bytes,
            greatest(coalesce(s.n_live_tup, 0), 0) AS rows,
            coalesce(s.n_dead_tup, 0) AS dead_rows,
            coalesce(s.n_mod_since_analyze, 0) AS changed_rows,
@@ -103,8 +104,8 @@ _STATES = """
                    WHERE p.relid = c.oid AND p.datname = current_database()
                      AND a.backend_type = 'autovacuum worker') AS autovacuum_runs,
            pg_get_userbyid(c.relowner) AS owner,
-           has_schema_privilege(n.oid, 'USAGE') AND ({vacuums}) AS may_maintain,
-           has_schema_privilege(n.oid, 'USAGE') AND ({reindexes}) AS may_reindex
+           has_schema_privilege(n.oid, 'USAGE') AND ({{vacuums}}) AS may_maintain,
+           has_schema_privilege(n.oid, 'USAGE') AND ({{reindexes}}) AS may_reindex
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
     LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
@@ -116,7 +117,7 @@ _STATES = """
                max(v) FILTER (WHERE o = 'autovacuum_vacuum_max_threshold')::float8 AS most,
                bool_or(NOT v::bool) FILTER (WHERE o = 'autovacuum_enabled') AS off
         FROM pg_options_to_table(c.reloptions) AS option(o, v)) own
-    WHERE {which}
+    WHERE {{which}}
     ORDER BY dead_rows DESC, 1
 """
 _NAMED = "c.oid = ANY(%(oids)s)"

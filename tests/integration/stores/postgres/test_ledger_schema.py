@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from housekeeping.engine.run import Surroundings
-from housekeeping.policies.errors import LedgerRefused
+from housekeeping.operations.inspection import ledger_told
+from housekeeping.policies.errors import LedgerRefused, PolicyRefused, RunInterrupted
+from housekeeping.stores.postgres import ledger_schema
 from housekeeping.stores.postgres.connection import connected
 from housekeeping.stores.postgres.ledger_migrations import MIGRATIONS
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger, ledger_missing
@@ -94,3 +96,49 @@ def test_a_schema_of_that_name_which_is_not_ours_is_refused_with_a_remedy(
 
 def test_a_dry_run_needs_no_ledger(cleaner: Database, around: Surroundings) -> None:
     assert run(policy_on(cleaner), around, dry_run=True).success
+
+
+def an_older_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ledger_schema, "MIGRATIONS", MIGRATIONS[:6])
+        ensure(database)
+
+
+@pytest.mark.parametrize("more", ["", "GRANT CREATE ON SCHEMA housekeeping TO ledger_reader"])
+def test_a_role_that_may_not_bring_an_older_one_up_to_date_is_told_who_may(
+    events: Database,
+    cleaner: Database,
+    around: Surroundings,
+    monkeypatch: pytest.MonkeyPatch,
+    more: str,
+) -> None:
+    """It was told to get the privileges it had, or saw a bare `must be owner of table`."""
+    an_older_one(events, monkeypatch)
+    with pytest.raises(LedgerRefused) as refused:
+        run(policy_on(cleaner), around)
+    events.run(f"{refused.value.facts['remedy']}; {more}")
+
+    for attempt in (
+        lambda: run(policy_on(cleaner), around),
+        lambda: ledger_told(cleaner.url, make=False),
+    ):
+        with pytest.raises(PolicyRefused, match="As their owner postgres") as outdated:
+            attempt()
+        assert "is of version 6" in outdated.value.message
+    assert run(policy_on(cleaner), around, dry_run=True).success
+
+    ensure(events)
+    assert run(policy_on(cleaner), around).success
+
+
+def test_an_open_session_that_has_read_an_older_one_is_not_waited_for_without_end(
+    events: Database, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_older_one(events, monkeypatch)
+    with events.session() as user, user.cursor() as cursor:
+        cursor.execute("SELECT FROM housekeeping.detached_partition")
+        with pytest.raises(RunInterrupted, match="lock timeout"):
+            run(policy_on(events), around)
+        user.rollback()
+
+    assert run(policy_on(events), around).success

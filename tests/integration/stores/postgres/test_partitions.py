@@ -14,23 +14,23 @@ from housekeeping.engine.pacing import Rest, SystemClock
 from housekeeping.engine.purging import Tally
 from housekeeping.engine.reporting import RunReport
 from housekeeping.engine.run import Request
-from housekeeping.operations.partition_steps import Steps
-from housekeeping.operations.retirement import Retirement
+from housekeeping.engine.throttling import Throttle
+from housekeeping.operations.partitions.steps import Steps
 from housekeeping.policies.errors import LeaseTaken
 from housekeeping.policies.events import EventStream
 from housekeeping.policies.purge import PartitionCare
 from housekeeping.policies.result import StopReason
 from housekeeping.stores.postgres.catalog import describe_table, find_table
 from housekeeping.stores.postgres.connection import connect, guarded
-from housekeeping.stores.postgres.detached_ledger import Detached, want_detached
+from housekeeping.stores.postgres.detached_ledger import want_detached
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.hold_ledger import holds_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.partition_bounds import leaves_reached, uppers
 from housekeeping.stores.postgres.partitions import PartitionTree, partition_tree
 from tests.integration.database import Database
-from tests.integration.partitions import fill, move_time, partitioned, states, there
-from tests.integration.runs import BRISK, policy_on, run
+from tests.integration.partitions import partitioned, states
+from tests.integration.runs import BRISK, policy_on
 
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -151,33 +151,7 @@ def steps_on(database: Database, connection: Connection, grace: timedelta) -> St
 
     with connection.begin():
         known = holds_now(connection)
-    return Steps(connection, policy, ledger, Tally(), report, rest, never, known)
-
-
-def test_an_export_comes_before_the_drop_and_its_failure_keeps_the_table(
-    database: Database, connection: Connection, around: Any
-) -> None:
-    partitioned(database)
-    fill(database)
-    minute = timedelta(minutes=1)
-    run(policy_on(database, partitions=PartitionCare(grace=minute)), around)
-    move_time(database, 61)
-    exported = []
-
-    def export(connection: Connection, detached: Detached) -> None:
-        if detached.name == "events_9":
-            with guarded(connection, BRISK):
-                connection.exec_driver_sql("SELECT 1 / 0")
-        exported.append(detached.name)
-        assert detached.name in there(database)
-
-    steps = steps_on(database, connection, minute)
-    assert Retirement(steps, export).run() is None
-
-    assert exported == ["events_8", "events_7", "events_6", "events_5", "events_4"]
-    assert there(database) == [*(f"events_{k}" for k in range(4)), "events_9"]
-    assert states(database)["events_9"] == "detached"
-    assert any("events_9: division by zero" in told for told in steps.warnings)
+    return Steps(connection, policy, ledger, Tally(), report, rest, Throttle(rest), never, known)
 
 
 def test_nobody_but_the_run_that_holds_the_fence_detaches(

@@ -7,6 +7,7 @@ from housekeeping.policies.errors import (
     AgeTypeRefused,
     ColumnMissing,
     ExpressionRefused,
+    PolicyRefused,
     TableMissing,
 )
 from housekeeping.policies.purge import Age, TableName
@@ -25,6 +26,14 @@ def test_an_age_that_is_no_moment_is_refused(
     policy = policy_on(events, age=Age(expression=age, unit=unit))  # type: ignore[arg-type]
 
     refused(policy, around, AgeTypeRefused)
+
+
+def test_a_unit_for_an_age_that_is_a_moment_already_is_refused(
+    events: Database, around: Surroundings
+) -> None:
+    policy = policy_on(events, age=Age(columns=("created_at",), unit="ms"))
+
+    refused(policy, around, PolicyRefused, "leave age_unit out")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +71,8 @@ def test_a_where_that_is_no_condition_on_one_row_is_refused(
 ) -> None:
     events.run("INSERT INTO events VALUES (1, now() - interval '1 year')")
 
-    refused(policy_on(events, where=text), around, ExpressionRefused)
+    told = refused(policy_on(events, where=text), around, ExpressionRefused)
+    assert "Give a condition on its columns" in told.message
     assert events.count("events") == 1
 
 

@@ -30,6 +30,8 @@ from tests.integration.stores.postgres.splitting import (
     cut,
 )
 
+OTHERS = {"done": NOW - timedelta(days=60)}
+
 
 def test_what_was_written_down_is_found_by_every_worker(
     owner: Connection, split: SplitLedger, facts: TableFacts
@@ -55,7 +57,7 @@ def test_another_attempt_of_the_same_run_leaves_its_workers_at_work(
     writer = become_writer(again, facts, RUN, PACE)
     ledger = SplitLedger(RUN, facts.label, writer.ledger.fence)
     with fenced(again, facts, PACE):
-        ledger.resume(again, "same", timedelta(minutes=9))
+        ledger.resume(again, "same", {"expired": NOW}, timedelta(minutes=9))
 
     assert commit_window(worker, facts, shard, done_to=5)
     with guarded(again, PACE):
@@ -73,7 +75,8 @@ def test_an_attempt_under_another_policy_takes_every_range_back(
 
     writer = become_writer(again, facts, RUN, PACE)
     with fenced(again, facts, PACE):
-        SplitLedger(RUN, facts.label, writer.ledger.fence).resume(again, "new", PACE.time_budget)
+        ledger = SplitLedger(RUN, facts.label, writer.ledger.fence)
+        ledger.resume(again, "new", OTHERS, PACE.time_budget)
 
     with pytest.raises(ShardTaken):
         commit_window(worker, facts, shard, done_to=8)
@@ -81,6 +84,10 @@ def test_an_attempt_under_another_policy_takes_every_range_back(
     ours = claim(again, "again", digest="new")
     assert ours is not None
     assert (ours.number, ours.done_to) == (1, 5)
+    with guarded(again, PACE):
+        found = find_split(again, RUN)
+    assert found is not None
+    assert found.cutoffs == OTHERS
 
 
 def test_an_older_attempt_can_not_cut_or_lengthen_the_run_again(

@@ -1,0 +1,1 @@
+"""What a maintenance run decides and does: VACUUM, ANALYZE, REINDEX."""

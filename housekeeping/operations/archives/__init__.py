@@ -1,0 +1,1 @@
+"""Dated archive tables past their age: exported, dropped, put back."""

@@ -1,0 +1,1 @@
+"""Whole partitions that go instead of their rows."""

@@ -1,0 +1,77 @@
+"""An export that takes longer than its run may: nothing is half done, and the reader hears why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from housekeeping.engine.pacing import SystemClock
+from housekeeping.engine.run import Surroundings
+from housekeeping.policies.result import RunResult, StopReason
+from housekeeping.stores.files.exports import Exports
+from tests.integration import archived as months
+from tests.integration import exported_partitions as partitions
+from tests.integration.database import Database
+from tests.integration.partitions import there
+from tests.integration.runs import BRISK, run
+
+PACE = replace(BRISK, time_budget=timedelta(hours=1))
+TOLD = "s, when the run's time was over. It begins anew each time"
+
+
+@dataclass
+class LeapingClock(SystemClock):
+    """Goes on by more than the time budget while a file is written."""
+
+    ahead: float = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+def outlasting(
+    work: Callable[[Surroundings], RunResult], around: Surroundings, patch: pytest.MonkeyPatch
+) -> RunResult:
+    """Do some work whose first export takes two hours."""
+    clock, publish = LeapingClock(), Exports.publish
+
+    def slow(*given: Any) -> Any:
+        clock.ahead += 7_200
+        return publish(*given)
+
+    with patch.context() as meanwhile:
+        meanwhile.setattr(Exports, "publish", slow)
+        return work(replace(around, clock=clock))
+
+
+def test_a_month_stays_and_comes_first_the_next_time(
+    archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = months.exporting(archived, tmp_path, pace=PACE)
+
+    result = outlasting(lambda slow: months.expire(policy, slow), around, monkeypatch)
+
+    assert result.stop_reason is StopReason.TIME_BUDGET
+    (warning,) = result.warnings
+    assert warning.startswith(f"{months.JANUARY} stays: its export was not done after 72")
+    assert TOLD in warning
+    assert months.there(archived) == [months.JANUARY, months.FEBRUARY]
+    assert list(tmp_path.glob("*.manifest.json")) == []
+    assert months.expire(policy, around).details["tables_exported"] == 2
+
+
+def test_a_partition_stays_and_comes_first_the_next_time(
+    database: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = replace(partitions.due(database, around, tmp_path), pace=PACE)
+
+    result = outlasting(lambda slow: run(policy, slow), around, monkeypatch)
+
+    assert result.stop_reason is StopReason.TIME_BUDGET
+    assert any(TOLD in warning for warning in result.warnings), result.warnings
+    assert there(database) == partitions.ALL
+    assert partitions.manifests(tmp_path) == []
+    assert run(policy, around).details["partitions_exported"] == 6
