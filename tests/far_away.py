@@ -10,9 +10,9 @@ from threading import Thread
 def far_away(port: int, seconds: float) -> Iterator[int]:
     """Relay to a port of this machine, each message `seconds` late; yield the relay's own port."""
     loop = asyncio.new_event_loop()
+    relay = loop.run_until_complete(_listen(port, seconds))
     thread = Thread(target=loop.run_forever)
     thread.start()
-    relay = asyncio.run_coroutine_threadsafe(_listen(port, seconds), loop).result()
     try:
         yield relay.sockets[0].getsockname()[1]
     finally:

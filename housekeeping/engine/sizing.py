@@ -74,8 +74,8 @@ class WindowSize:
         `overhead`: how many of the seconds did not come from what it held, as far as it was measured.
         """
         units = max(1, units)
-        working = seconds - overhead - self._fixed.seconds
-        if units < _TELLING * self.current and working < self._room:
+        told = units >= _TELLING * self.current or self._left_over(seconds, overhead) >= self._room
+        if not told:
             return  # the last window of a walk, or a divided one: its time is mostly overhead
         self._overhead = _learned(self._overhead, overhead)
         self._fixed.learn(units, max(0.0, seconds - overhead))
@@ -95,7 +95,11 @@ class WindowSize:
         likely = rows / (_MOST_TIMES * self._row_rate)
         if self._unit_rate is not None:
             likely = max(likely, units / (_MOST_TIMES * self._unit_rate))
-        return max(seconds - overhead - self._fixed.seconds, min(seconds, likely))
+        return max(self._left_over(seconds, overhead), min(seconds, likely))
+
+    def _left_over(self, seconds: float, overhead: float) -> float:
+        """Return the seconds that nothing fixed accounts for, as far as is known by now."""
+        return seconds - overhead - self._fixed.seconds
 
     def shrink(self) -> None:
         """Halve: a window did not fit its time, or somebody stood in its way."""

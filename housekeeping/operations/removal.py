@@ -207,6 +207,7 @@ class Removal:
             progress.ledger,
             tally,
             self._report,
+            self._around.clock,
             Rest(self._policy.pace.duty, self._around.clock, begun.objection),
             throttle,
             reason_to_stop,

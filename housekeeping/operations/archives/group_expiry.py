@@ -127,19 +127,22 @@ class GroupExpiry:
             self._keep(group, busy.why, incomplete=False)
 
     def _watch(self) -> None:
-        reason = self.objection() or self.budget.spent(self.tally.dropped)
+        reason = self._reason_to_leave()
         if reason is None and (closed := self.hours.closed()) is not None:
             self.tally.warnings.append(closed)
             reason = StopReason.TIME_BUDGET
         if reason is not None:
             raise Leaving(reason)
 
+    def _reason_to_leave(self) -> StopReason | None:
+        return self.objection() or self.budget.spent(self.tally.dropped)
+
     def _objected(self) -> object:
         """Answer the thread that watches a statement: an error raised in there would be lost. What
         ends the statement here is asked again, and raised, in the run's own thread.
         """
         try:
-            return self.objection()
+            return self._reason_to_leave() or self.hours.closed()
         except HousekeepingError as error:
             return error.message
 

@@ -69,20 +69,20 @@ class PartitionExport:
             raise NotDone(str(unreadable)) from None
 
     def _heed(self, begun: float) -> None:
-        self.steps.heed(late=outlasting(time.monotonic() - begun))
+        self.steps.heed(late=outlasting(self.steps.clock.monotonic() - begun))
 
     def _make(self, detached: Detached) -> Fingerprint:
-        steps = self.steps
+        steps, heed = self.steps, partial(self._heed, self.steps.clock.monotonic())
         export = TableExport(
             steps.connection,
             steps.policy,
             self.exports,
             str(steps.ledger.run_id),
-            partial(self._heed, time.monotonic()),
+            heed,
             steps.objection,
         )
         table = self._look(detached)
-        made = steps.patiently(partial(export.make, table, ()))
+        made = steps.patiently(partial(export.make, table, ()), heed)
         self._note(detached, made, export)
         return made.held
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.outcomes import ConnectionLost
-from housekeeping.engine.pacing import Rest
+from housekeeping.engine.pacing import Clock, Rest
 from housekeeping.engine.partition_planning import WholePartition
 from housekeeping.engine.purging import Report, Tally
 from housekeeping.engine.throttling import Throttle
@@ -62,6 +62,7 @@ class Steps:
     ledger: WindowLedger
     tally: Tally
     report: Report
+    clock: Clock
     rest: Rest
     throttle: Throttle
     reason_to_stop: Callable[[], StopReason | None]
@@ -144,8 +145,12 @@ class Steps:
         self.warnings.append(f"{label}: {why}")
         return why
 
-    def patiently(self, step: Callable[[], Made]) -> Made:
-        """Try a few times where somebody is in the way, ever longer apart; return what it made."""
+    def patiently(self, step: Callable[[], Made], heed: Callable[[], None] | None = None) -> Made:
+        """Try a few times where somebody is in the way, ever longer apart; return what it made.
+
+        `heed`: called in place of ours between two attempts.
+        """
+        heed = heed or self.heed
         pause, left = _FIRST_PAUSE_SECONDS, self._attempts
         while True:
             left -= 1
@@ -158,9 +163,9 @@ class Steps:
                 if condition_of(error) not in (Condition.CONTENDED, Condition.TOO_SLOW):
                     raise
                 if not left:
-                    self.heed()  # for which a watch may have cancelled it
+                    heed()  # for which a watch may have cancelled it
                     raise
-            self.heed()
+            heed()
             self.tally.phases.wait += self.rest.pause(pause)
             pause *= 2
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
 from housekeeping.engine.pacing import SystemClock
 from housekeeping.engine.run import Surroundings
+from housekeeping.operations.archives import export
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.files.exports import Exports
 from tests.integration import archived as months
@@ -19,7 +21,12 @@ from tests.integration.partitions import there
 from tests.integration.runs import BRISK, run
 
 PACE = replace(BRISK, time_budget=timedelta(hours=1))
+TWO_HOURS = 7_200
 TOLD = "s, when the run's time was over. It begins anew each time"
+
+Outlasting = Callable[
+    [Callable[[Surroundings], RunResult], Surroundings, pytest.MonkeyPatch], RunResult
+]
 
 
 @dataclass
@@ -39,7 +46,7 @@ def outlasting(
     clock, publish = LeapingClock(), Exports.publish
 
     def slow(*given: Any) -> Any:
-        clock.ahead += 7_200
+        clock.ahead += TWO_HOURS
         return publish(*given)
 
     with patch.context() as meanwhile:
@@ -47,12 +54,32 @@ def outlasting(
         return work(replace(around, clock=clock))
 
 
+def outlasting_in_a_statement(
+    work: Callable[[Surroundings], RunResult], around: Surroundings, patch: pytest.MonkeyPatch
+) -> RunResult:
+    """Do some work whose first export has its time end amid the statement that sums its rows up."""
+    clock = LeapingClock()
+
+    def slow(connection: Connection, *_: Any, **__: Any) -> None:
+        clock.ahead += TWO_HOURS
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    with patch.context() as meanwhile:
+        meanwhile.setattr(export, "fingerprint", slow)
+        return work(replace(around, clock=clock))
+
+
+@pytest.mark.parametrize("longest", [outlasting, outlasting_in_a_statement])
 def test_a_month_stays_and_comes_first_the_next_time(
-    archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archived: Database,
+    around: Surroundings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    longest: Outlasting,
 ) -> None:
     policy = months.exporting(archived, tmp_path, pace=PACE)
 
-    result = outlasting(lambda slow: months.expire(policy, slow), around, monkeypatch)
+    result = longest(lambda slow: months.expire(policy, slow), around, monkeypatch)
 
     assert result.stop_reason is StopReason.TIME_BUDGET
     (warning,) = result.warnings
@@ -63,15 +90,20 @@ def test_a_month_stays_and_comes_first_the_next_time(
     assert months.expire(policy, around).details["tables_exported"] == 2
 
 
+@pytest.mark.parametrize("longest", [outlasting, outlasting_in_a_statement])
 def test_a_partition_stays_and_comes_first_the_next_time(
-    database: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    around: Surroundings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    longest: Outlasting,
 ) -> None:
     policy = replace(partitions.due(database, around, tmp_path), pace=PACE)
 
-    result = outlasting(lambda slow: run(policy, slow), around, monkeypatch)
+    result = longest(lambda slow: run(policy, slow), around, monkeypatch)
 
     assert result.stop_reason is StopReason.TIME_BUDGET
-    assert any(TOLD in warning for warning in result.warnings), result.warnings
+    assert any(f"after 7200 {TOLD}" in warning for warning in result.warnings), result.warnings
     assert there(database) == partitions.ALL
     assert partitions.manifests(tmp_path) == []
     assert run(policy, around).details["partitions_exported"] == 6

@@ -144,14 +144,17 @@ def steps_on(database: Database, connection: Connection, grace: timedelta) -> St
         facts = describe_table(connection, oid)
     ledger = become_writer(connection, facts, request.run_id, BRISK).ledger
     report = RunReport(policy, request, EventStream())
-    rest = Rest(1.0, SystemClock(), lambda: None)
+    clock = SystemClock()
+    rest = Rest(1.0, clock, lambda: None)
 
     def never() -> StopReason | None:
         return None
 
     with connection.begin():
         known = holds_now(connection)
-    return Steps(connection, policy, ledger, Tally(), report, rest, Throttle(rest), never, known)
+    return Steps(
+        connection, policy, ledger, Tally(), report, clock, rest, Throttle(rest), never, known
+    )
 
 
 def test_nobody_but_the_run_that_holds_the_fence_detaches(
