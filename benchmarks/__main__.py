@@ -6,7 +6,7 @@ import time
 
 from benchmarks import contest
 from benchmarks.archiving import archiving
-from benchmarks.beside_pgbench import beside_pgbench
+from benchmarks.beside_pgbench import ROUNDS, beside_pgbench
 from benchmarks.figures import Figure, table_of
 from benchmarks.memory import memory
 from benchmarks.nothing_expired import nothing_expired
@@ -69,7 +69,9 @@ def _further(stage: Stage, table: Table, loose: Table, options: argparse.Namespa
     print("\nthe same rows, by one worker and by two", flush=True)
     figures += workers(stage, loose, stage.families(options.rows // 4), options.rounds)
     print("\nwhat pgbench feels beside each", flush=True)
-    figures += beside_pgbench(stage, loose, options.rounds)
+    figures += beside_pgbench(
+        stage, stage.strewn(2 * options.rows, "busy"), max(ROUNDS, options.rounds)
+    )
     return figures
 
 

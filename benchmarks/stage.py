@@ -31,7 +31,7 @@ _SETTINGS: dict[str, str | int] = {
     "full_page_writes": "on",
     # A quarter of it holds the table, so that a sequential scan begins at the front: above that, scans
     # take up where the last one stopped (synchronize_seqscans), and the loop rides on it.
-    "shared_buffers": "2GB",
+    "shared_buffers": "4GB",
     "autovacuum": "off",
     "max_wal_size": "16GB",
     "min_wal_size": "4GB",
@@ -134,13 +134,11 @@ class Stage:
         """Make the table everybody deletes from: about 170 bytes a row, in the order it grew."""
         return self._make("events", _EVENTS.format(age=_IN_ORDER), "(created_at, id)", rows)
 
-    def strewn(self, rows: int) -> Table:
+    def strewn(self, rows: int, name: str = "strewn") -> Table:
         """Make the same table with the expired rows strewn among those that stay, and no index on
         their age: as where retention goes by status, or by a time nobody indexed.
         """
-        return self._make(
-            "strewn", _EVENTS.format(age=_STREWN).replace("events", "strewn"), None, rows
-        )
+        return self._make(name, _EVENTS.format(age=_STREWN).replace("events", name), None, rows)
 
     def families(self, rows: int) -> Table:
         """Make a strewn table with two child rows to each of its own, which go along by a cascade."""

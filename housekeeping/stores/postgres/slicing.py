@@ -21,19 +21,21 @@ from psycopg2.extensions import AsIs, encodings
 from sqlalchemy import Connection
 
 from housekeeping.stores.postgres.catalog import TableFacts
+from housekeeping.stores.postgres.connection import server_version
 from housekeeping.stores.postgres.deletion import Deletion
 from housekeeping.stores.postgres.ranges import HeapRange, KeyRange, Range
 from housekeeping.stores.postgres.statement import Statement, execute
 
-# Pages a slice should write to: with 8 kB for each as it was and 60 bytes a row, 0.2 to 0.3 MB of WAL.
-# At 210,000 to 235,000 rows a second p99 was 2.2 to 2.6 ms with 12 pages, 2.7 with 48, 3.5 with 64; but
-# each slice costs 0.25 ms whatever it holds: per second of work 24 pages take 1.3 times the rows 12 do.
-_PAGES = 24
+# Pages a slice should write to: with 8 kB for each as it was and 60 bytes a row, 0.1 MB of WAL. Of its
+# 0.32 ms, 0.06 go into planning and starting the statement (benchmarks/slices.py).
+_PAGES = 12
 # Half as much WAL where neighbours in the index are neighbours in the heap, far more where they are not.
 _ROWS = 500
 # A slice that takes so long and writes few pages is busy with other things: planning, looking things up.
 _SLOW_SECONDS = 0.01
-_MOST_PAGES = 96
+_MOST_PAGES = 48
+# The server sleeps for whole milliseconds, rounded up: below half of one, the rest is for a later slice.
+_LEAST_REST_SECONDS = 0.0005
 # Blocks a slice reads at most where next to nothing has expired. Where that changes, one slice may write
 # to all of them: 2 MB of WAL, some 10 ms.
 _MOST_BLOCKS = 256
@@ -57,6 +59,12 @@ _GIVEN = Statement(
         " set_config('housekeeping.window', %(window)s, true)"
     ),
 )
+# From PostgreSQL 18 on a page that isn't in memory is read by another process, which each slice waits
+# for: 0.48 ms for 12 pages, 0.32 where its own process reads them (benchmarks/slices.py).
+_READ_BY_OURSELVES = Statement(
+    "slices.read_by_ourselves", sql.SQL("SELECT set_config('effective_io_concurrency', '0', true)")
+)
+_READ_BY_OTHERS_SINCE = 180_000
 _TOLD = Statement("slices.told", sql.SQL("SELECT current_setting('housekeeping.slices')"))
 # No operator is left to look for a cast: users have casts of their own, from numbers to text for one.
 _SLICES = sql.SQL(
@@ -70,26 +78,30 @@ DECLARE
     block bigint := given->>'block'; end_block bigint := given->>'end_block';
     blocks bigint := given->>'blocks'; share float8 := given->>'share';
     over timestamptz := clock_timestamp() + make_interval(secs => (given->>'within')::float8);
-    worked float8 := given->>'worked'; rest float8; rested float8 := 0; moment timestamptz; done boolean;
+    owed float8 := given->>'owed'; worked float8; rest float8; rested float8 := 0; moment timestamptz;
+    done boolean;
     one record; told json[] := '{{}}'; removed bigint := 0; went bigint; pages bigint; seen bigint;
 BEGIN
     LOOP
-        rest := least(worked * share, extract(epoch FROM over - clock_timestamp())::float8);
-        IF rest > 0::float8 THEN
+        rest := least(owed, extract(epoch FROM over - clock_timestamp())::float8);
+        IF rest > {least_rest}::float8 THEN
             moment := clock_timestamp();
             PERFORM pg_sleep(rest);
-            rested := rested + extract(epoch FROM clock_timestamp() - moment)::float8;
+            rest := extract(epoch FROM clock_timestamp() - moment)::float8;
+            rested := rested + rest;
+            owed := owed - rest;
         END IF;
         {advance}
         moment := clock_timestamp();
         {take}
         worked := extract(epoch FROM clock_timestamp() - moment)::float8;
+        owed := owed + worked * share;
         {adapt}
         EXIT WHEN done;
         lower_end := upper_end;
     END LOOP;
     PERFORM set_config('housekeeping.slices', json_build_object('told', told, 'removed', removed,
-        'worked', worked, 'rested', rested, 'blocks', blocks)::text, true);
+        'owed', owed, 'rested', rested, 'blocks', blocks)::text, true);
 END"""
 )
 _NEXT_BLOCKS = sql.SQL(
@@ -179,16 +191,18 @@ class Slicing:
 
         `deletion_of`: returns the statements for a range.
         """
-        taken, worked, end = Taken(), 0.0, time.monotonic() + rests.within
+        taken, owed, end = Taken(), 0.0, time.monotonic() + rests.within
+        if server_version(connection) >= _READ_BY_OTHERS_SINCE:
+            execute(connection, _READ_BY_OURSELVES)
         for likes in _alike(connection, facts, window):
             begun = time.monotonic()
             left = replace(rests, within=end - begun)
-            told = self._run(connection, facts, likes, left, worked, deletion_of(likes[0]))
+            told = self._run(connection, facts, likes, left, owed, deletion_of(likes[0]))
             taken.told += [tuple(row.values()) for row in told["told"]]
             taken.removed += told["removed"]
             # The server's clock may be set meanwhile, ours can't.
             taken.rested += min(max(0.0, told["rested"]), time.monotonic() - begun)
-            worked, self._blocks = told["worked"], told["blocks"]
+            owed, self._blocks = told["owed"], told["blocks"]
         return taken
 
     def _run(
@@ -197,7 +211,7 @@ class Slicing:
         facts: TableFacts,
         likes: Sequence[Range],
         rests: SmallRests,
-        worked: float,
+        owed: float,
         deletion: Deletion,
     ) -> dict[str, Any]:
         """Take slices whose statements differ by their ends alone; return what the block tells."""
@@ -214,13 +228,14 @@ class Slicing:
             "end_block": end_block,
             "blocks": self._blocks,
             "within": rests.within,
-            "worked": worked,
+            "owed": owed,
             "share": rests.share,
         }
         statement = _with_open_ends(connection, deletion)
         execute(connection, _GIVEN, slice=statement, window=json.dumps(window))
         body = _SLICES.format(
             table=sql.Literal(facts.label),
+            least_rest=sql.Literal(_LEAST_REST_SECONDS),
             advance=advance,
             take=_TAKE_TELLING if deletion.tells else _TAKE,
             adapt=adapt,
