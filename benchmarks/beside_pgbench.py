@@ -34,9 +34,8 @@ MOST_OF_IDLE = 1.3
 LEAST_TIMES_LOOP = 3.0
 PACE = Pace(duty=0.2)
 ROWS = 4_000_000
-SECONDS = (
-    15.0  # the start of a run keeps Python busy for 0.1 s: of 5 s, more than the slowest percent
-)
+# A run's start keeps Python busy for 0.1 s: of 5 s, more than the slowest percent.
+SECONDS = 15.0
 ROUNDS = 6  # the p99 of one lies between 0.9 and 1.7 times that of another
 _TPS = 400
 _CLIENTS = 4
@@ -83,9 +82,8 @@ def beside_pgbench(
     }
     felt: dict[str, list[Felt]] = {name: [] for name in contenders}
     names = list(contenders)
-    with stage.copy_of(
-        table
-    ) as copy:  # a virtual machine may get its memory only as it is first used
+    with stage.copy_of(table) as copy:
+        # Unmeasured: a virtual machine may get its memory only as it is first used.
         _beside(copy, contenders[OURS], seconds)
     for _ in range(rounds):
         for name in names:
