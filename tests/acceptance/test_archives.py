@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from embedded.postgresql import PostgresServer
 from embedded.valkey import ValkeyServer
+from tests.acceptance.whole_stack import done
 from tests.faults.runs.installation import Installation
 
 FILL = """
@@ -43,13 +43,6 @@ def installation(postgres: PostgresServer, tmp_path: Path) -> Iterator[Installat
         yield installation
         installation.end()
     postgres.drop_database("archives")
-
-
-def done(installation: Installation, *words: str, code: int = 0) -> dict[str, Any]:
-    answer = installation.housekeeping(*words, "--json")
-    assert answer.returncode == code, answer
-    shape: dict[str, Any] = json.loads(answer.stdout)
-    return shape
 
 
 def events(installation: Installation) -> int:

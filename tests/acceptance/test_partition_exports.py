@@ -1,14 +1,13 @@
 """A partition's whole way as an operator goes it: detached, exported, dropped, put back by its name."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from embedded.postgresql import PostgresServer
 from embedded.valkey import ValkeyServer
+from tests.acceptance.whole_stack import done
 from tests.faults.runs.installation import Installation
 
 FILL = """
@@ -43,13 +42,6 @@ def installation(postgres: PostgresServer, tmp_path: Path) -> Iterator[Installat
         yield installation
         installation.end()
     postgres.drop_database("parted")
-
-
-def done(installation: Installation, *words: str, code: int = 0) -> dict[str, Any]:
-    answer = installation.housekeeping(*words, "--json")
-    assert answer.returncode == code, answer
-    shape: dict[str, Any] = json.loads(answer.stdout)
-    return shape
 
 
 def test_a_partition_goes_all_the_way_and_comes_back(installation: Installation) -> None:

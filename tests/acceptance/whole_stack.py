@@ -1,6 +1,8 @@
 """Tables for the command line's tests: one quick, one slow, and Milvaion's own."""
 
+import json
 from contextlib import closing
+from typing import Any
 
 import psycopg2
 
@@ -71,3 +73,11 @@ def left(installation: Installation, table: str = "events") -> int:
     """How many rows a table holds."""
     (row,) = installation.rows(f"SELECT count(*) AS rows FROM {table}")
     return int(row["rows"])
+
+
+def done(installation: Installation, *words: str, code: int = 0) -> dict[str, Any]:
+    """Call our program; return what it told as JSON."""
+    answer = installation.housekeeping(*words, "--json")
+    assert answer.returncode == code, answer
+    shape: dict[str, Any] = json.loads(answer.stdout)
+    return shape

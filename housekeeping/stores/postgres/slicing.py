@@ -29,7 +29,7 @@ from housekeeping.stores.postgres.statement import Statement, execute
 # Pages a slice should write to: with 8 kB for each as it was and 60 bytes a row, 0.1 MB of WAL. Of its
 # 0.32 ms, 0.06 go into planning and starting the statement (benchmarks/slices.py).
 _PAGES = 12
-# Half as much WAL where neighbours in the index are neighbours in the heap, far more where they are not.
+# As much WAL where neighbours in the index are neighbours in the heap, far more where they are not.
 _ROWS = 500
 # A slice that takes so long and writes few pages is busy with other things: planning, looking things up.
 _SLOW_SECONDS = 0.01
