@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
+from housekeeping.engine.connecting import connected_for
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
 from housekeeping.engine.reporting import RunReport
@@ -18,24 +19,21 @@ from housekeeping.engine.upkeep.entries import Tally
 from housekeeping.engine.upkeep.maintaining import MaintenanceLoop, entries_of
 from housekeeping.engine.upkeep.needs import unneeded
 from housekeeping.engine.upkeep.rebuild_phase import candidates
-from housekeeping.engine.upkeep.steps import Steps, application_of
+from housekeeping.engine.upkeep.steps import Steps
 from housekeeping.engine.upkeep.surveying import Survey, Surveyed, survey, with_verdicts
 from housekeeping.engine.upkeep.warnings import warnings_of
-from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.events import RunStarted
 from housekeeping.policies.maintenance import MaintenancePolicy, When
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.concurrent_builds import builds_refused
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
-from housekeeping.stores.postgres.connection import connected, guarded, place
+from housekeeping.stores.postgres.connection import guarded, place
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.upkeep.server import refuse_standby
 from housekeeping.stores.postgres.upkeep.stepping import Ending
 from housekeeping.stores.postgres.upkeep.tables import states_of
 
-_PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 # With ten thousand tables the statistics take seconds to read.
 LOOKING = Pace(lock_timeout=timedelta(seconds=1), batch_target=timedelta(seconds=15))
 
@@ -47,13 +45,8 @@ def maintain(policy: MaintenancePolicy, request: Request, around: Surroundings) 
     ledger, StoreUnreachable when the database or Redis does not answer at the start, and
     RunInterrupted when `request.will_retry` and running it again would go on.
     """
-    with connected(policy.database_url, application_of(policy, request)) as connection:
-        try:
-            return _Maintenance(policy, request, around, connection).run()
-        except DBAPIError as error:
-            if condition_of(error) in _PASSING:
-                raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
-            raise
+    with connected_for(policy, request) as connection:
+        return _Maintenance(policy, request, around, connection).run()
 
 
 @dataclass

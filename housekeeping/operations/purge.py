@@ -3,9 +3,8 @@
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy.exc import DBAPIError
-
 from housekeeping.engine.conducting import Begun, Conduct
+from housekeeping.engine.connecting import application_of, connected_for
 from housekeeping.engine.limits import Expectation, Limit
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.places import placed
@@ -27,15 +26,12 @@ from housekeeping.policies.errors import (
 from housekeeping.policies.purge import PurgePolicy
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archive_indexes import build_indexes
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
-from housekeeping.stores.postgres.connection import connected, place
+from housekeeping.stores.postgres.connection import place
 from housekeeping.stores.postgres.cutoffs import cutoffs_at, database_now
 from housekeeping.stores.postgres.fencing import become_writer
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.preflight import Target, resolve
 from housekeeping.stores.postgres.windows import HoldsChanged
-
-_PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
 
 def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunResult:
@@ -45,22 +41,13 @@ def purge(policy: PurgePolicy, request: Request, around: Surroundings) -> RunRes
     the database it points at, StoreUnreachable when the database or Redis does not answer at the
     start, and RunInterrupted when `request.will_retry` and running it again would go on.
     """
-    with connected(policy.database_url, _application(policy, request)) as connection:
+    with connected_for(policy, request) as connection:
         try:
             return _Purge(policy, request, around, connection).run()
-        except DBAPIError as error:
-            # Before anything began: a lock on the table or the ledger, a connection that went away.
-            if condition_of(error) in _PASSING:
-                raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
-            raise
         except TableBlocked as blocked:
             # A partition nobody may even look at: what goes can't be planned.
             reason = f"{blocked.facts['table']} or a partition of it is locked by another session"
             raise RunInterrupted(run_id=request.run_id, reason=reason) from blocked
-
-
-def _application(policy: PurgePolicy, request: Request) -> str:
-    return f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
 
 
 class _Purge(Removal):
@@ -111,7 +98,7 @@ class _Purge(Removal):
         return Aftercare(
             self._policy,
             target,
-            _application(self._policy, self._request),
+            application_of(self._policy, self._request.run_id),
             begun.objection,
             self._around.clock,
             self._begun,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from housekeeping.engine.connecting import application_of
 from housekeeping.engine.pacing import Budget
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.engine.throttling import Throttle
@@ -60,7 +61,7 @@ class Steps:
 
     @property
     def application(self) -> str:
-        return application_of(self.policy, self.request)
+        return application_of(self.policy, self.request.run_id)
 
     def took(self, entry: Entry, need: Need, outcome: StepOutcome, **figures: object) -> None:
         """Count a step that is over."""
@@ -105,8 +106,3 @@ class Steps:
             "policy": self.policy.name,
             "run_id": str(self.request.run_id),
         }
-
-
-def application_of(policy: MaintenancePolicy, request: Request) -> str:
-    """Return what a run's sessions are called in pg_stat_activity."""
-    return f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
+from housekeeping.engine.connecting import connected_for
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.run import LeaseHeld, Request, Surroundings, leased
@@ -27,13 +28,12 @@ from housekeeping.operations.archives.dated_groups import (
 from housekeeping.operations.archives.group_expiry import GroupExpiry, Leaving, Tally
 from housekeeping.operations.archives.rehearsal import inspect_archive_expiry, rehearse
 from housekeeping.policies.archives import ArchiveExpiryPolicy
-from housekeeping.policies.errors import ExportUnreachable, RunInterrupted, StoreUnreachable
+from housekeeping.policies.errors import ExportUnreachable, StoreUnreachable
 from housekeeping.policies.events import RunStarted
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.files.exports import Exports
 from housekeeping.stores.postgres.archives.known import done_by, oid_of_label
 from housekeeping.stores.postgres.catalog import TableFacts, describe_table
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
 from housekeeping.stores.postgres.connection import connected, guarded, place
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.fencing import become_writer
@@ -43,7 +43,6 @@ from housekeeping.stores.postgres.window_ledger import Summary, summary_of
 
 __all__ = ["drop_expired_archives", "inspect_archive_expiry"]
 
-_PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 # A retention run on the source holds its lease for minutes; the next run of ours comes in a month.
 _LEASE_PATIENCE_SECONDS = 600.0
 _LEASE_STEP_SECONDS = 5.0
@@ -59,14 +58,8 @@ def drop_expired_archives(
     StoreUnreachable when the database or Redis does not answer at the start, and RunInterrupted
     when `request.will_retry` and running it again would go on.
     """
-    application = f"hk:{policy.operation}:{policy.name}:{str(request.run_id)[:8]}"
-    with connected(policy.database_url, application) as connection:
-        try:
-            return _Expiry(policy, request, around, connection).run()
-        except DBAPIError as error:
-            if condition_of(error) in _PASSING:  # before anything began
-                raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
-            raise
+    with connected_for(policy, request) as connection:
+        return _Expiry(policy, request, around, connection).run()
 
 
 @dataclass

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from housekeeping.engine.conducting import Begun, Conduct, stopped_event
+from housekeeping.engine.connecting import connected_for
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget
 from housekeeping.engine.reporting import RunReport
@@ -21,19 +22,16 @@ from housekeeping.operations.archives.restore_parts import Origin, Part, origin_
 from housekeeping.operations.archives.restoring import Leaving, Restoring, bounded
 from housekeeping.operations.archives.standing_back import StandingBack
 from housekeeping.policies.archives import RestorePolicy
-from housekeeping.policies.errors import RunInterrupted
 from housekeeping.policies.events import RunStarted
 from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.postgres.archives.foreseeing import foreseen
 from housekeeping.stores.postgres.archives.putting_back import ALREADY_THERE, RESTORED
-from housekeeping.stores.postgres.conditions import Condition, condition_of, sentence
-from housekeeping.stores.postgres.connection import connected, guarded, place
+from housekeeping.stores.postgres.connection import guarded, place
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.ledger_schema import ensure_ledger
 from housekeeping.stores.postgres.window_ledger import summary_of
 
 OPERATION = "archives.restore"
-_PASSING = {Condition.CONTENDED, Condition.TOO_SLOW, Condition.CONNECTION_LOST}
 
 
 def restore(policy: RestorePolicy, request: Request, around: Surroundings) -> RunResult:
@@ -42,14 +40,8 @@ def restore(policy: RestorePolicy, request: Request, around: Surroundings) -> Ru
     Raises RestoreRefused when it can't be, ExportDamaged and ExportUnreachable for a file that is
     not whole or not there, StoreUnreachable, and RunInterrupted for a lock at the very start.
     """
-    application = f"hk:{policy.operation}:{str(request.run_id)[:8]}"
-    with connected(policy.database_url, application) as connection:
-        try:
-            return _Restore(policy, request, around, connection).run()
-        except DBAPIError as error:
-            if condition_of(error) in _PASSING:
-                raise RunInterrupted(run_id=request.run_id, reason=sentence(error)) from error
-            raise
+    with connected_for(policy, request) as connection:
+        return _Restore(policy, request, around, connection).run()
 
 
 @dataclass

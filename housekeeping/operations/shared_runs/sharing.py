@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from housekeeping.engine.connecting import application_of
 from housekeeping.engine.outcomes import ended_by
 from housekeeping.engine.pacing import Budget, Rest
 from housekeeping.engine.places import placed
@@ -52,8 +53,7 @@ def share(policy: PurgePolicy, run_id: UUID, run_by: str, around: Surroundings) 
     Raises nothing that ends the run: what fails here is left to its owner, who meets it again and
     tells. Raises PolicyRefused and StoreUnreachable where it can't even begin.
     """
-    application = f"hk:{policy.operation}:{policy.name}:{str(run_id)[:8]}"
-    with connected(policy.database_url, application) as connection:
+    with connected(policy.database_url, application_of(policy, run_id)) as connection:
         return _Sharing(policy, run_id, run_by, around, connection).run()
 
 
