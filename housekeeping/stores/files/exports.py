@@ -63,6 +63,8 @@ class Exports:
             manifest = self.manifest(stem + ENDING)
             ours = (manifest.file.format, manifest.file.compression)
             if manifest.ledger == ledger and ours == (self._to.format, self._to.compression):
+                # Its process may have ended between giving it this name and taking the passing one.
+                self.place.remove(_passing(stem + ENDING, manifest))
                 return Found(manifest, number, stem + ENDING)
         raise ExportUnreachable(
             url=self.place.at(stem_of(relation)), reason=f"{_MOST_NUMBERS} exports have that name"
@@ -82,7 +84,7 @@ class Exports:
 
         `number` is where the search for a free name begins. The manifest is not written yet.
         """
-        partial = f"{stem_of(draft.relation, number)}{self._suffix}.{_mark(draft)}{_PARTIAL}"
+        partial = _passing(stem_of(draft.relation, number) + self._suffix, draft)
         # What a process that still runs has open under this name must not become a part of ours.
         self.place.remove(partial)
         total = RowSum()
@@ -131,7 +133,7 @@ class Exports:
             else:
                 continue
             self.check(manifest, watch)
-            self._write_whole(stem + ENDING, manifest.as_text().encode(errors="backslashreplace"))
+            self._write_manifest(stem + ENDING, manifest)
             return manifest, stem + ENDING
         self.place.remove(partial)
         raise ExportUnreachable(
@@ -180,10 +182,18 @@ class Exports:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _write_whole(self, name: str, content: bytes) -> None:
-        with self.place.writing(name + _PARTIAL) as file:
-            file.write(content)
-        self.place.move(name + _PARTIAL, name)
+    def _write_manifest(self, name: str, manifest: Manifest) -> None:
+        partial = _passing(name, manifest)
+        # It may be another name of a manifest somebody has moved away since: not to be written over.
+        self.place.remove(partial)
+        with self.place.writing(partial) as file:
+            file.write(manifest.as_text().encode(errors="backslashreplace"))
+        self.place.move(partial, name)
+
+
+def _passing(name: str, draft: Manifest) -> str:
+    """Return the name a file is written under, before it gets its own."""
+    return f"{name}.{_mark(draft)}{_PARTIAL}"
 
 
 def _mark(draft: Manifest) -> str:

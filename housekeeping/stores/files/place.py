@@ -220,7 +220,7 @@ def _rename(path: str, to: str) -> None:
     except OSError:  # a file system without hard links
         Path(path).rename(to)
     else:
-        Path(path).unlink()
+        Path(path).unlink(missing_ok=True)  # a run that took our work over may have removed it
 
 
 def shown(url: str) -> str:

@@ -49,7 +49,7 @@ def test_a_file_whose_manifest_was_never_written_is_taken_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     with monkeypatch.context() as killed:
-        killed.setattr(Exports, "_write_whole", lambda *_: (_ for _ in ()).throw(SystemExit))
+        killed.setattr(Exports, "_write_manifest", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             expire(exporting(archived, tmp_path, format_), around)
     around.redis.flushall()
@@ -59,6 +59,30 @@ def test_a_file_whose_manifest_was_never_written_is_taken_over(
 
     assert manifest_of(tmp_path)["file"]["name"] == file.name
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_killed_while_a_manifest_has_two_names_it_leaves_one(
+    archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, unlink = exporting(archived, tmp_path), Path.unlink
+
+    def killed_at_a_manifest(path: Path, **_: object) -> None:
+        if "manifest" in path.name:
+            raise SystemExit
+        unlink(path)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", killed_at_a_manifest)
+        with pytest.raises(SystemExit):
+            expire(policy, around)
+    around.redis.flushall()
+    (passing,) = tmp_path.glob("*.partial")
+    assert passing.samefile(tmp_path / f"{JANUARY}.manifest.json")
+
+    assert expire(policy, around).success
+
+    assert not list(tmp_path.glob("*.partial"))
+    assert manifest_of(tmp_path)["rows"] == 20
 
 
 def test_a_month_made_again_by_late_rows_is_exported_beside_the_first(
