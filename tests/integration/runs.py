@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.purge import purge
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
+from housekeeping.policies.hours import MaintenanceHours
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.purge import Age, ExpiryRule, PurgePolicy, TableName
 from housekeeping.policies.result import RunResult
+from settings.hours import parse_hours
 from tests.integration.database import Database
 
 DAYS = timedelta(days=1)
@@ -35,6 +37,13 @@ def policy_on(database: Database, table: str | TableName = "events", **given: An
         "pace": BRISK,
     }
     return PurgePolicy(**{**plain, **given})
+
+
+def hours_from_now(database: Database, start: int, end: int) -> MaintenanceHours:
+    """Return hours from and to so many minutes from the database's now."""
+    now: datetime = database.one("SELECT now()").astimezone(UTC)
+    first, last = (now + timedelta(minutes=minutes) for minutes in (start, end))
+    return parse_hours(f"{first:%H:%M}-{last:%H:%M}")
 
 
 def per_status(column: str = "status", **days: int) -> tuple[ExpiryRule, ...]:

@@ -18,9 +18,10 @@ from tests.integration import archived as months
 from tests.integration import exported_partitions as partitions
 from tests.integration.database import Database
 from tests.integration.partitions import there
-from tests.integration.runs import BRISK, run
+from tests.integration.runs import BRISK, hours_from_now, run
 
 PACE = replace(BRISK, time_budget=timedelta(hours=1))
+LONG = replace(BRISK, time_budget=timedelta(days=1))
 TWO_HOURS = 7_200
 TOLD = "s, when the run's time was over. It begins anew each time"
 
@@ -107,3 +108,33 @@ def test_a_partition_stays_and_comes_first_the_next_time(
     assert there(database) == partitions.ALL
     assert partitions.manifests(tmp_path) == []
     assert run(policy, around).details["partitions_exported"] == 6
+
+
+def test_a_month_stays_when_its_runs_hours_end_amid_a_statement(
+    archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = replace(LONG, only_between=hours_from_now(archived, -60, 60))
+    policy = months.exporting(archived, tmp_path, pace=pace)
+
+    result = outlasting_in_a_statement(
+        lambda slow: months.expire(policy, slow), around, monkeypatch
+    )
+
+    assert result.stop_reason is StopReason.TIME_BUDGET
+    assert any("outside of only_between" in told for told in result.warnings), result.warnings
+    assert months.there(archived) == [months.JANUARY, months.FEBRUARY]
+    assert list(tmp_path.glob("*.manifest.json")) == []
+
+
+def test_a_partition_stays_when_its_runs_hours_end_amid_a_statement(
+    database: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = replace(LONG, only_between=hours_from_now(database, -60, 60))
+    policy = replace(partitions.due(database, around, tmp_path), pace=pace)
+
+    result = outlasting_in_a_statement(lambda slow: run(policy, slow), around, monkeypatch)
+
+    assert result.stop_reason is StopReason.TIME_BUDGET
+    assert any("outside of only_between" in told for told in result.warnings), result.warnings
+    assert there(database) == partitions.ALL
+    assert partitions.manifests(tmp_path) == []

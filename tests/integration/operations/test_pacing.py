@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from housekeeping.policies.events import Event, RunPaced, WindowShrunk
 from housekeeping.policies.health import HealthLimits
 from housekeeping.policies.pace import Pace
 from housekeeping.policies.result import StopReason
-from settings.hours import parse_hours
 from tests.conditions import wait_until
 from tests.integration import partitions
 from tests.integration.database import Database
@@ -23,6 +22,7 @@ from tests.integration.runs import (
     BRISK,
     SMALL_WINDOWS,
     AfterWindow,
+    hours_from_now,
     ledger_rows,
     listening,
     policy_on,
@@ -154,9 +154,11 @@ def test_without_health_nothing_is_asked(events: Database, around: Surroundings)
     assert run(policy, around).success
 
 
-def test_a_dry_run_asks_nobody_and_keeps_no_hours(events: Database, around: Surroundings) -> None:
+def test_a_dry_run_asks_nobody_and_keeps_nohours_from_now(
+    events: Database, around: Surroundings
+) -> None:
     fill(events, 100)
-    closed = replace(health(sql="SELECT true"), only_between=_hours(events, 60, 120))
+    closed = replace(health(sql="SELECT true"), only_between=hours_from_now(events, 60, 120))
 
     result = run(policy_on(events, pace=closed), around, dry_run=True)
 
@@ -193,18 +195,11 @@ def sample_kept(redis: Redis) -> Iterator[Any]:
     yield lambda: [name for name in redis.keys("housekeeping:health:*") if b"sampling" not in name]
 
 
-def _hours(database: Database, start: int, end: int) -> Any:
-    """Return hours from and to so many minutes from the database's now."""
-    now: datetime = database.one("SELECT now()").astimezone(UTC)
-    first, last = (now + timedelta(minutes=minutes) for minutes in (start, end))
-    return parse_hours(f"{first:%H:%M}-{last:%H:%M}")
-
-
 def test_outside_of_its_hours_a_run_does_not_begin_and_says_when_it_may(
     events: Database, around: Surroundings
 ) -> None:
     fill(events, 100)
-    pace = replace(BRISK, only_between=_hours(events, 60, 120))
+    pace = replace(BRISK, only_between=hours_from_now(events, 60, 120))
 
     result = run(policy_on(events, pace=pace), around)
 
@@ -217,7 +212,7 @@ def test_outside_of_its_hours_a_run_does_not_begin_and_says_when_it_may(
 
 def test_within_its_hours_a_run_goes_as_ever(events: Database, around: Surroundings) -> None:
     fill(events, 100)
-    pace = replace(BRISK, only_between=_hours(events, -60, 60))
+    pace = replace(BRISK, only_between=hours_from_now(events, -60, 60))
 
     assert run(policy_on(events, pace=pace), around).total == 100
 
@@ -243,7 +238,7 @@ def test_a_run_leaves_between_two_windows_when_its_hours_end(
 ) -> None:
     fill(events, 30_000)
     clock = Shifted()
-    pace = replace(health(enabled=health_asked), only_between=_hours(events, -60, 30))
+    pace = replace(health(enabled=health_asked), only_between=hours_from_now(events, -60, 30))
     at_half_past = AfterWindow(lambda: setattr(clock, "ahead", 31 * 60.0))
 
     heard = listening(replace(around, clock=clock), at_half_past)
@@ -261,7 +256,7 @@ def test_a_run_that_leaves_between_two_partitions_when_its_hours_end_says_so(
     partitions.partitioned(database)
     partitions.fill(database)
     clock = Shifted()
-    pace = replace(BRISK, only_between=_hours(database, -60, 30))
+    pace = replace(BRISK, only_between=hours_from_now(database, -60, 30))
     at_half_past = AfterWindow(lambda: setattr(clock, "ahead", 31 * 60.0))
 
     heard = listening(replace(around, clock=clock), at_half_past)
