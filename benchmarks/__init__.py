@@ -14,6 +14,7 @@ workers.py          one worker, and two that share the run, each a process of it
 memory.py           peak memory of a process that deletes N rows, and four times as many
 nothing_expired.py  what a run costs a database of 10 M rows when nothing is due
 beside_pgbench.py   what a busy application feels of it; also a program of its own
+slices.py           what cutting a window into slices costs; a program of its own
 price.py            what a dry run predicts of seconds and WAL, and what the run then takes
 figures.py          measured against promised: the table at the end
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from housekeeping.engine.pacing import SystemClock
 from housekeeping.engine.run import Request, Surroundings
 from housekeeping.operations.purge import purge
 from housekeeping.policies.events import Event, EventStream, WindowCommitted
@@ -69,6 +70,17 @@ def running(policy: PurgePolicy, around: Surroundings, **asked: Any) -> Iterator
 def listening(around: Surroundings, *hear: Callable[[Event], None]) -> Surroundings:
     """Return surroundings whose runs tell each of `hear` every event, in the run's own thread."""
     return replace(around, events=EventStream([*hear]))
+
+
+@dataclass
+class LeapingClock(SystemClock):
+    """Goes as ever, but can be put forward."""
+
+    ahead: float = 0.0
+    """seconds"""
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
 
 class AfterWindow:

@@ -1,7 +1,7 @@
 """An export that takes longer than its run may: nothing is half done, and the reader hears why."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from housekeeping.engine.pacing import SystemClock
 from housekeeping.engine.run import Surroundings
 from housekeeping.operations.archives import export
 from housekeeping.policies.result import RunResult, StopReason
@@ -18,26 +17,16 @@ from tests.integration import archived as months
 from tests.integration import exported_partitions as partitions
 from tests.integration.database import Database
 from tests.integration.partitions import there
-from tests.integration.runs import BRISK, hours_from_now, run
+from tests.integration.runs import BRISK, LeapingClock, hours_from_now, run
 
 PACE = replace(BRISK, time_budget=timedelta(hours=1))
-LONG = replace(BRISK, time_budget=timedelta(days=1))
+A_DAY = replace(BRISK, time_budget=timedelta(days=1))
 TWO_HOURS = 7_200
 TOLD = "s, when the run's time was over. It begins anew each time"
 
 Outlasting = Callable[
     [Callable[[Surroundings], RunResult], Surroundings, pytest.MonkeyPatch], RunResult
 ]
-
-
-@dataclass
-class LeapingClock(SystemClock):
-    """Goes on by more than the time budget while a file is written."""
-
-    ahead: float = 0.0
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
 
 
 def outlasting(
@@ -113,7 +102,7 @@ def test_a_partition_stays_and_comes_first_the_next_time(
 def test_a_month_stays_when_its_runs_hours_end_amid_a_statement(
     archived: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pace = replace(LONG, only_between=hours_from_now(archived, -60, 60))
+    pace = replace(A_DAY, only_between=hours_from_now(archived, -60, 60))
     policy = months.exporting(archived, tmp_path, pace=pace)
 
     result = outlasting_in_a_statement(
@@ -129,7 +118,7 @@ def test_a_month_stays_when_its_runs_hours_end_amid_a_statement(
 def test_a_partition_stays_when_its_runs_hours_end_amid_a_statement(
     database: Database, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pace = replace(LONG, only_between=hours_from_now(database, -60, 60))
+    pace = replace(A_DAY, only_between=hours_from_now(database, -60, 60))
     policy = replace(partitions.due(database, around, tmp_path), pace=pace)
 
     result = outlasting_in_a_statement(lambda slow: run(policy, slow), around, monkeypatch)

@@ -22,6 +22,7 @@ from tests.integration.runs import (
     BRISK,
     SMALL_WINDOWS,
     AfterWindow,
+    LeapingClock,
     hours_from_now,
     ledger_rows,
     listening,
@@ -154,9 +155,7 @@ def test_without_health_nothing_is_asked(events: Database, around: Surroundings)
     assert run(policy, around).success
 
 
-def test_a_dry_run_asks_nobody_and_keeps_nohours_from_now(
-    events: Database, around: Surroundings
-) -> None:
+def test_a_dry_run_asks_nobody_and_keeps_no_hours(events: Database, around: Surroundings) -> None:
     fill(events, 100)
     closed = replace(health(sql="SELECT true"), only_between=hours_from_now(events, 60, 120))
 
@@ -217,19 +216,6 @@ def test_within_its_hours_a_run_goes_as_ever(events: Database, around: Surroundi
     assert run(policy_on(events, pace=pace), around).total == 100
 
 
-class Shifted:
-    """A clock that goes as ever but can be put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-
 @pytest.mark.parametrize("health_asked", [True, False])
 def test_a_run_leaves_between_two_windows_when_its_hours_end(
     events: Database,
@@ -237,7 +223,7 @@ def test_a_run_leaves_between_two_windows_when_its_hours_end(
     health_asked: bool,  # noqa: FBT001
 ) -> None:
     fill(events, 30_000)
-    clock = Shifted()
+    clock = LeapingClock()
     pace = replace(health(enabled=health_asked), only_between=hours_from_now(events, -60, 30))
     at_half_past = AfterWindow(lambda: setattr(clock, "ahead", 31 * 60.0))
 
@@ -255,7 +241,7 @@ def test_a_run_that_leaves_between_two_partitions_when_its_hours_end_says_so(
 ) -> None:
     partitions.partitioned(database)
     partitions.fill(database)
-    clock = Shifted()
+    clock = LeapingClock()
     pace = replace(BRISK, only_between=hours_from_now(database, -60, 30))
     at_half_past = AfterWindow(lambda: setattr(clock, "ahead", 31 * 60.0))
 
