@@ -32,6 +32,7 @@ from tasks.second_deliveries import put_off
 
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
+_ABOUT_ROWS = {"exact": "counts rows", "confirmed": "lifts a limit on rows"}
 
 
 class Asked(TypedDict, total=False):
@@ -52,11 +53,13 @@ def perform(
 ) -> dict[str, Any]:
     """Run an operation for one policy, or for every enabled one, as a Celery task.
 
-    Returns the result as JSON takes it. Raises RunFailed, which carries the result, when a run
-    ended with an error; retries, boundedly, what an outage interrupted: the run then goes on from
+    Returns the result as JSON takes it. Raises ConfigurationRefused where something asked for
+    would have no effect; RunFailed, which carries the result, when a run ended with an error;
+    retries, boundedly, what an outage interrupted: the run then goes on from
     its last committed window under the same run id. A message that was handed out a second time
     while its run goes on elsewhere is put off, as often as it takes.
     """
+    refuse_without_effect(operation, asked)
     with CeleryProgress(task) as progress:
         around = surroundings((log_event, count_event, progress), Recruiter(task.app))
         run = OPERATIONS[operation].run
@@ -77,6 +80,21 @@ def perform(
     if any(result.stop_reason is StopReason.ERROR for result in results):
         raise RunFailed(f"{operation}: {errors_of(results)}", outcome)
     return outcome
+
+
+def refuse_without_effect(operation: str, asked: Asked) -> None:
+    """Refuse what would be accepted and change nothing: whoever gave it expects that it does.
+
+    Whoever asks for `exact` and forgets `dry_run` wanted to count. Raises ConfigurationRefused.
+    """
+    for key, effect in _ABOUT_ROWS.items():
+        if asked.get(key) and not OPERATIONS[operation].takes_rows:
+            msg = f"{key}=True {effect}, and tasks.{operation} takes none: leave it out"
+            raise ConfigurationRefused(msg)
+    if asked.get("exact") and not asked.get("dry_run"):
+        raise ConfigurationRefused(
+            "exact=True counts rows in a dry run: give dry_run=True as well, or leave it out"
+        )
 
 
 def each_policy(
@@ -118,6 +136,7 @@ def perform_inline(
     operation: str, subscribers: Iterable[Subscriber], policy: str | None, **asked: Unpack[Asked]
 ) -> list[RunResult]:
     """Run an operation in this process: no worker, and no broker beyond the lease's Redis."""
+    refuse_without_effect(operation, asked)
     around = surroundings((log_event, *subscribers))
     policies = current_suite().policies(operation, policy)
     run = OPERATIONS[operation].run
