@@ -1,6 +1,6 @@
 """Which engine operation each task runs, and what `check` asks of its policies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,3 +35,16 @@ OPERATIONS: dict[str, Operation] = {
     "database.drop_expired_archives": Operation(drop_expired_archives, inspect_archive_expiry),
     "database.maintain": Operation(maintain, inspect_maintenance),
 }
+
+_ABOUT_ROWS = {"exact": "counts rows", "confirmed": "lifts a limit on rows"}
+
+
+def without_effect(operation: str, asked: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return what an operation would accept and not heed, and what that is for; None: nothing.
+
+    Whoever gave it expects that it does something. Of a task that is no operation nothing is known.
+    """
+    known = OPERATIONS.get(operation)
+    if known is None or known.takes_rows:
+        return None
+    return next(((word, what) for word, what in _ABOUT_ROWS.items() if asked.get(word)), None)

@@ -24,7 +24,7 @@ from housekeeping.policies.result import RunResult, StopReason
 from housekeeping.stores.redis.connection import connect
 from tasks.configuration import RETRY_DELAY_SECONDS, current_suite
 from tasks.metrics import count_event
-from tasks.operations import OPERATIONS
+from tasks.operations import OPERATIONS, without_effect
 from tasks.progress import CeleryProgress
 from tasks.recruiting import Recruiter
 from tasks.results import RunFailed, combined, errors_of
@@ -32,7 +32,6 @@ from tasks.second_deliveries import put_off
 
 _RUNS = UUID("6b1f7c52-0a0e-4c0b-9d53-5b6c1f0f7a11")  # the namespace of run ids made from task ids
 _LONGEST_RETRY_DELAY_SECONDS = 300
-_ABOUT_ROWS = {"exact": "counts rows", "confirmed": "lifts a limit on rows"}
 
 
 class Asked(TypedDict, total=False):
@@ -55,9 +54,9 @@ def perform(
 
     Returns the result as JSON takes it. Raises ConfigurationRefused where something asked for
     would have no effect; RunFailed, which carries the result, when a run ended with an error;
-    retries, boundedly, what an outage interrupted: the run then goes on from
-    its last committed window under the same run id. A message that was handed out a second time
-    while its run goes on elsewhere is put off, as often as it takes.
+    retries, boundedly, what an outage interrupted: the run then goes on from its last committed
+    window under the same run id. A message that was handed out a second time while its run goes on
+    elsewhere is put off, as often as it takes.
     """
     refuse_without_effect(operation, asked)
     with CeleryProgress(task) as progress:
@@ -87,10 +86,10 @@ def refuse_without_effect(operation: str, asked: Asked) -> None:
 
     Whoever asks for `exact` and forgets `dry_run` wanted to count. Raises ConfigurationRefused.
     """
-    for key, effect in _ABOUT_ROWS.items():
-        if asked.get(key) and not OPERATIONS[operation].takes_rows:
-            msg = f"{key}=True {effect}, and tasks.{operation} takes none: leave it out"
-            raise ConfigurationRefused(msg)
+    if (found := without_effect(operation, asked)) is not None:
+        word, what = found
+        msg = f"{word}=True {what}, and tasks.{operation} takes none: leave it out"
+        raise ConfigurationRefused(msg)
     if asked.get("exact") and not asked.get("dry_run"):
         raise ConfigurationRefused(
             "exact=True counts rows in a dry run: give dry_run=True as well, or leave it out"

@@ -75,8 +75,8 @@ def run(
     name = task_name(task)
     if exact and not dry_run:
         raise click.UsageError("--exact counts rows in a dry run: give --dry-run as well")
-    _refuse_without_effect(name, exact=exact, yes=yes)
     asked: Asked = {"dry_run": dry_run, "limit": limit, "confirmed": yes, "exact": exact}
+    _refuse_without_effect(name, asked)
     with progress_lines(quiet=as_json) as lines:
         if inline:
             result = _inline(name, policy, lines, asked)
@@ -89,17 +89,14 @@ def run(
     ctx.exit(exit_code(result))
 
 
-def _refuse_without_effect(name: str, *, exact: bool, yes: bool) -> None:
-    """Refuse what would be accepted and change nothing: whoever gave it expects that it does."""
-    from tasks.operations import OPERATIONS  # noqa: PLC0415 - not for --help
+def _refuse_without_effect(name: str, asked: "Asked") -> None:
+    """Refuse before anything is queued what the task would refuse, by the option's name."""
+    from tasks.operations import without_effect  # noqa: PLC0415 - not for --help
 
-    operation = OPERATIONS.get(name.removeprefix("tasks."))
-    if operation is None or operation.takes_rows:
-        return
-    if exact:
-        raise click.UsageError(f"--exact counts rows, and {name} takes none: leave it out")
-    if yes:
-        raise click.UsageError(f"--yes lifts a limit on rows, and {name} takes none: leave it out")
+    if (found := without_effect(name.removeprefix("tasks."), asked)) is not None:
+        word, what = found
+        option = {"exact": "--exact", "confirmed": "--yes"}[word]
+        raise click.UsageError(f"{option} {what}, and {name} takes none: leave it out")
 
 
 def _inline(
