@@ -22,7 +22,6 @@ from housekeeping.policies.result import Phases, RunResult, StopReason
 from housekeeping.stores.postgres.connection import connected, guarded
 from housekeeping.stores.postgres.cutoffs import database_now
 from housekeeping.stores.postgres.fencing import fenced
-from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.split_ledger import (
     Split,
@@ -31,6 +30,7 @@ from housekeeping.stores.postgres.split_ledger import (
     prune_splits,
 )
 from housekeeping.stores.postgres.window_ledger import (
+    INTO_PREFIX,
     Summary,
     WindowLedger,
     prune_windows,

@@ -15,8 +15,8 @@ from housekeeping.stores.postgres.archive_layout import ArchiveLayout
 from housekeeping.stores.postgres.archive_tables import dated_tables, prepare
 from housekeeping.stores.postgres.conditions import sqlstate
 from housekeeping.stores.postgres.connection import guarded
-from housekeeping.stores.postgres.deletion import child_of
-from housekeeping.stores.postgres.moving import INTO_PREFIX, Destinations, Move
+from housekeeping.stores.postgres.move_counts import MoveCounts, Told, read
+from housekeeping.stores.postgres.moving import Destinations, Move
 from housekeeping.stores.postgres.names import quoted
 from housekeeping.stores.postgres.periods import Period, periods_in
 from housekeeping.stores.postgres.predicate import Predicate
@@ -24,9 +24,11 @@ from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.statement import Statement, execute
 
-# A statement reads what it deleted once for every month it knows. On a heap in no order all months
-# are met at once; on one in the age's order each is met for a while and then never again.
-_FORGOTTEN_AFTER = 20
+# Windows. A statement reads what it deleted once for every month it knows: 2 % of a window for each.
+# On a heap in the age's order a month is met for a while and then never again. Where one does come
+# again, a window was done for nothing, as much as knowing a month for 50 windows costs.
+_FORGOTTEN_AFTER = 2
+_FORGOTTEN_AFTER_RETURNS = 20
 _UNIQUE_VIOLATION = "23505"
 _UNDEFINED_TABLE = "42P01"
 _WORK_MEM = Statement(
@@ -49,9 +51,6 @@ _INTERFERING = Statement(
     ),
 )
 
-Told = Iterable[tuple[str, int | None, int]]
-"""what a moving statement says: of whom, of which period, how many rows"""
-
 
 class PeriodsMissed(Exception):
     """Rows of months the statement had no tables for: the transaction has to be rolled back."""
@@ -73,6 +72,8 @@ class Archive:
         self._layout = layout
         self._run_id = run_id
         self._used: dict[Period, int] = {}
+        self._forgotten: set[Period] = set()
+        self._patience = _FORGOTTEN_AFTER
         self._window = 0
         self._counting = False
         self._run_period = Period.of(now) if layout.by_run else None
@@ -110,6 +111,8 @@ class Archive:
             with guarded(connection, _patient(pace), any_plan=True):
                 prepare(connection, self._target.policy.name, self._run_id, self._layout, period)
             self._used[period] = self._window
+            if period in self._forgotten:
+                self._patience = _FORGOTTEN_AFTER_RETURNS
 
     def forget(self) -> None:
         """Look every month up again: a table was dropped under us."""
@@ -129,53 +132,42 @@ class Archive:
         Raises PeriodsMissed, ArrivalsToCount, or RowsUncounted when fewer rows arrived than were
         deleted.
         """
-        gone: Counter[str] = Counter()
-        sent: Counter[tuple[int, int]] = Counter()
-        arrived: Counter[tuple[int, int]] = Counter()
-        for label, period, rows in told:
-            if period is None:
-                raise PeriodsMissed
-            if label.startswith(INTO_PREFIX):
-                arrived[int(label.removeprefix(INTO_PREFIX)), period] += rows
-            else:
-                gone[label] += rows
-                sent[_part(label), period] += rows
+        counts = read(told)
+        if counts.missed:
+            raise PeriodsMissed
         if not to.replaying:
-            self._verify(connection, to, sent, arrived)
+            self._verify(connection, to, counts)
         moved: Counter[str] = Counter()
-        for (part, period), rows in (arrived if to.replaying else sent).items():
+        for (part, period), rows in (counts.arrived if to.replaying else counts.sent).items():
             if rows:
                 moved[to.table(part, period).label] += rows
                 self._used[to.periods[period]] = self._window
-        return gone, dict(moved)
+        return counts.gone, dict(moved)
 
-    def _verify(
-        self,
-        connection: Connection,
-        to: Destinations,
-        sent: Counter[tuple[int, int]],
-        arrived: Counter[tuple[int, int]],
-    ) -> None:
+    def _verify(self, connection: Connection, to: Destinations, counts: MoveCounts) -> None:
         if not to.counting:
-            tables = [quoted(to.table(*place).schema, to.table(*place).name) for place in sent]
+            tables = [
+                quoted(to.table(*place).schema, to.table(*place).name) for place in counts.sent
+            ]
             if tables and execute(connection, _INTERFERING, tables=tables).scalar_one():
                 self._counting = True
                 raise ArrivalsToCount
             return
-        for place, rows in sent.items():
-            if arrived[place] != rows:
+        for place, rows in counts.sent.items():
+            if counts.arrived[place] != rows:
+                source, into = self._layout.parts[place[0]].source.label, to.table(*place).label
                 raise RowsUncounted(
-                    f"{rows} rows of {self._layout.parts[place[0]].source.label} were deleted and "
-                    f"{arrived[place]} arrived in {to.table(*place).label}: a trigger or rule there "
-                    "keeps rows out. Nothing was changed; remove it"
+                    f"{rows} rows of {source} were deleted and {counts.arrived[place]} arrived in"
+                    f" {into}: a trigger or rule there keeps rows out. Nothing was changed; remove it"
                 )
 
     def end_window(self) -> None:
         """Let go of months no window has needed for a while."""
         self._window += 1
         for period, used in list(self._used.items()):
-            if self._window - used > _FORGOTTEN_AFTER:
+            if self._window - used > self._patience:
                 del self._used[period]
+                self._forgotten.add(period)
 
     def clashes(self, error: DBAPIError) -> bool:
         """Say whether a row was refused because its key is in the archive already."""
@@ -189,12 +181,6 @@ class Archive:
         named = getattr(getattr(error.orig, "diag", None), "table_name", None)
         ours = {table.name for period in self._used for table in dated_tables(self._layout, period)}
         return named in ours
-
-
-def _part(label: str) -> int:
-    """Return which of the layout's parts rows came from, by what a statement calls them."""
-    child = child_of(label)
-    return 0 if child is None else child + 1
 
 
 def archive_of(target: Target, run_id: UUID, now: datetime) -> Archive | None:

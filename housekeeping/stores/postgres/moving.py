@@ -24,13 +24,13 @@ from housekeeping.stores.postgres.archive_layout import (
 from housekeeping.stores.postgres.archive_tables import DatedTable, dated_tables
 from housekeeping.stores.postgres.cutoffs import AgeType
 from housekeeping.stores.postgres.deletion import CHILD_PREFIX, Deletion, child_table, on_keys
+from housekeeping.stores.postgres.move_counts import arrived, deleted
 from housekeeping.stores.postgres.periods import Period
 from housekeeping.stores.postgres.predicate import Predicate, age_expression
 from housekeeping.stores.postgres.preflight import Target
 from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.statement import Statement, identifier
 
-INTO_PREFIX = "into:"
 _AGE = sql.Identifier("hk_age")
 
 
@@ -104,7 +104,7 @@ class Move(Deletion):
         return True
 
     def direct(self) -> Statement:
-        """Move the window's expired rows; yields (label, period, rows)."""
+        """Move the window's expired rows; yields what `move_counts.read` reads."""
         gone = sql.SQL("hk_gone AS ({delete} RETURNING {into}{reason} AS hk_reason{rows})").format(
             delete=self._delete(),
             into=self._into_column,
@@ -120,13 +120,11 @@ class Move(Deletion):
         return Statement("archive.move", body)
 
     def delete_pinned(self) -> Statement:
-        """Move the pinned rows that still expire, and their children; yields (label, period, rows)."""
+        """Move the pinned rows that still expire, and their children; yields the same."""
         return Statement("archive.move_pinned", super().delete_pinned().body)
 
     def drain_child(self, child: int) -> Statement:
-        """Move up to %(children)s of the pinned rows' rows in one child table; yields (label, period,
-        rows).
-        """
+        """Move up to %(children)s of the pinned rows' rows in one child table; yields the same."""
         one = self._children[child]
         name = identifier(f"hk_child_{child}")
         drained = sql.SQL(
@@ -216,14 +214,14 @@ class Move(Deletion):
         return sql.SQL(", {}").format(_columns(part, identifier(table)))
 
     def _counted(self) -> sql.Composable:
-        return sql.SQL(
-            "SELECT hk_reason::text, hk_into, count(*) FROM hk_gone GROUP BY hk_reason, hk_into"
-        )
+        gone, periods = identifier("hk_gone"), len(self.to.periods)
+        if len(self._predicate.reasons) == 1:
+            return deleted(gone, sql.Literal("0"), periods)
+        return deleted(gone, sql.SQL("hk_reason::text"), periods, sql.SQL("hk_reason"))
 
     def _counted_child(self, child: int) -> sql.Composable:
-        return sql.SQL("SELECT {label}, hk_into, count(*) FROM {name} GROUP BY hk_into").format(
-            label=sql.Literal(f"{CHILD_PREFIX}{child}"), name=identifier(f"hk_child_{child}")
-        )
+        label = sql.Literal(f"{CHILD_PREFIX}{child}")
+        return deleted(identifier(f"hk_child_{child}"), label, len(self.to.periods))
 
     def _take_further(self, parts: list[sql.Composable], counts: list[sql.Composable]) -> None:
         gone = [identifier("hk_gone")]
@@ -243,13 +241,7 @@ class Move(Deletion):
             insert = self._insert(part, period, gone)
             parts.append(sql.SQL("{} AS ({})").format(into, insert))
             if self._counts_arrivals:
-                counts.append(
-                    sql.SQL("SELECT {label}, {period}, count(*) FROM {into}").format(
-                        label=sql.Literal(f"{INTO_PREFIX}{part}"),
-                        period=sql.Literal(period),
-                        into=into,
-                    )
-                )
+                counts.append(arrived(into, part, period))
 
     def _insert(self, part: int, period: int, gone: sql.Composable) -> sql.Composable:
         # What an INSERT returns is kept until it is counted (decision 7).

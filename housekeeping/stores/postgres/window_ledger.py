@@ -17,6 +17,7 @@ from housekeeping.stores.postgres.statement import Statement, execute
 
 KEEP_WINDOWS = timedelta(days=90)  # totals live on in `run`; windows are for looking into one
 _PRUNE_ROWS = 10_000
+INTO_PREFIX = "into:"  # among a window's counts: rows by the dated table they were moved to
 
 _TRY_LOCK = Statement(
     "fence.try_lock",

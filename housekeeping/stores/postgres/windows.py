@@ -18,7 +18,6 @@ from housekeeping.stores.postgres.counting import held_in
 from housekeeping.stores.postgres.deletion import Deletion
 from housekeeping.stores.postgres.emptying import Emptied, Emptying, How, RowsRefused
 from housekeeping.stores.postgres.hold_ledger import holds_now
-from housekeeping.stores.postgres.moving import INTO_PREFIX
 from housekeeping.stores.postgres.overhead import Overhead
 from housekeeping.stores.postgres.predicate import Predicate
 from housekeeping.stores.postgres.preflight import Target
@@ -26,7 +25,7 @@ from housekeeping.stores.postgres.ranges import Range
 from housekeeping.stores.postgres.shard_ledger import ShardLedger
 from housekeeping.stores.postgres.slicing import Slicing
 from housekeeping.stores.postgres.statement import Statement, execute, identifier
-from housekeeping.stores.postgres.window_ledger import WindowLedger
+from housekeeping.stores.postgres.window_ledger import INTO_PREFIX, WindowLedger
 
 # Learn a window's months, meet a trigger on a dated table, find a copy of its rows there, look a lost
 # table up again.

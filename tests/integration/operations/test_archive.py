@@ -13,7 +13,7 @@ from housekeeping.stores.postgres.archive_indexes import index_name
 from housekeeping.stores.postgres.emptying import CHILD_ROWS
 from tests.integration.archives import EVERY_TYPE, archived, archiving, fill, to
 from tests.integration.database import Database
-from tests.integration.runs import SMALL_WINDOWS, run, running
+from tests.integration.runs import SMALL_WINDOWS, per_status, run, running
 
 IMAGES = "SELECT id, md5(row_to_json(t)::text) FROM (SELECT {columns} FROM {table}) t ORDER BY id"
 
@@ -126,6 +126,32 @@ def test_a_heap_in_no_order_fills_all_its_months(events: Database, around: Surro
     assert result.success
     assert sum(archived(events).values()) == result.total == 20_000 - events.count("events")
     assert len(archived(events)) >= 27
+
+
+@pytest.mark.parametrize("walker", ["heap", "index"])
+@pytest.mark.parametrize("lines", [0, 30])
+def test_rows_are_counted_by_rule_and_by_month_alone_and_with_children(
+    events: Database, around: Surroundings, lines: int, walker: str
+) -> None:
+    if lines:
+        events.run(
+            "CREATE TABLE lines (event bigint REFERENCES events ON DELETE CASCADE);"
+            "CREATE INDEX ON lines (event)"
+        )
+    events.run(
+        "INSERT INTO events SELECT i, timestamptz '2024-01-10' + (i % 3) * interval '31 days',"
+        " (ARRAY['done','failed'])[1 + (i / 3) % 2] FROM generate_series(0, 599) i; ANALYZE events"
+    )
+    if lines:
+        events.run("INSERT INTO lines SELECT id FROM events WHERE id < %s", lines)
+    result = run(archiving(events, rules=per_status(done=30, failed=30)), around, walker=walker)
+    assert result.details == {"done": 300, "failed": 300} | ({"lines": lines} if lines else {})
+    assert archived(events) == {
+        f"events_archive_2024_{month}{of}": rows
+        for month in ("01", "02", "03")
+        for of, rows in (("", 200), ("_lines", lines // 3))
+        if rows
+    }
 
 
 def test_children_go_to_tables_of_their_own_in_their_parents_month(
