@@ -1,6 +1,6 @@
 """How fast, how steady and how small the engine is, against baselines measured in the same run.
 
-    python -m benchmarks                         everything, 4 M rows, some 25 minutes
+    python -m benchmarks                         everything, 4 M rows, half an hour
     python -m benchmarks --rows 200000 --rounds 1 --skip-ten-million    a quick look
     python -m benchmarks.price                   the price a dry run tells, against the run itself
 
