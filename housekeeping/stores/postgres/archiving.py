@@ -141,7 +141,8 @@ class Archive:
         for (part, period), rows in (counts.arrived if to.replaying else counts.sent).items():
             if rows:
                 moved[to.table(part, period).label] += rows
-                self._used[to.periods[period]] = self._window
+        for _, period in counts.sent:
+            self._used[to.periods[period]] = self._window
         return counts.gone, dict(moved)
 
     def _verify(self, connection: Connection, to: Destinations, counts: MoveCounts) -> None:
