@@ -12,6 +12,7 @@ from embedded.standby import StandbyServer
 from tests.conditions import stays_true, wait_until
 
 _STREAMING = "SELECT string_agg(application_name, ',') FROM pg_stat_replication"
+_SLOT_USED = "SELECT active FROM pg_replication_slots"
 
 
 @pytest.fixture(params=installations(), ids=lambda each: each.name)
@@ -32,9 +33,9 @@ def ask(url: str, query: str) -> object:
 def test_a_standby_follows_its_primary_unless_it_is_paused(primary: PostgresServer) -> None:
     with StandbyServer(primary, "it's a report", slot="reports") as standby:
         there = lambda: ask(standby.url(), "SELECT to_regclass('kept') IS NOT NULL")  # noqa: E731
-        # A standby answers queries before it streams.
+        # A standby answers queries before it streams, and is listed before it has taken its slot.
         wait_until(lambda: ask(primary.url(), _STREAMING) == "it's a report", within_seconds=10)
-        assert ask(primary.url(), "SELECT active FROM pg_replication_slots") is True
+        wait_until(lambda: ask(primary.url(), _SLOT_USED) is True, within_seconds=10)
 
         standby.pause_replay()
         ask(primary.url(), "CREATE TABLE kept ()")
