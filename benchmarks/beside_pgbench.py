@@ -41,7 +41,7 @@ _MOST_DUTY = 0.9
 ROWS = 4_000_000
 # A run's start keeps Python busy for 0.1 s: of 5 s, more than the slowest percent.
 SECONDS = 15.0
-# One round's ratio lies between 0.8 and 1.7. The figure tells how sure their mean is.
+# One round's ratio lies between 0.8 and 1.8. The figure tells how sure their mean is.
 ROUNDS = 8
 _TPS = 400
 _CLIENTS = 4

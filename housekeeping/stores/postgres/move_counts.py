@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg2 import sql
 
@@ -18,13 +18,13 @@ Told = Iterable[tuple[str, Sequence[int], int]]
 class MoveCounts:
     """Rows a window deleted, and rows that were seen to arrive where the statement looked."""
 
-    gone: Counter[str] = field(default_factory=Counter)
+    gone: Counter[str]
     """by label"""
-    sent: Counter[tuple[int, int]] = field(default_factory=Counter)
+    sent: Counter[tuple[int, int]]
     """by part and period"""
-    arrived: Counter[tuple[int, int]] = field(default_factory=Counter)
+    arrived: Counter[tuple[int, int]]
     """by part and period"""
-    missed: int = 0
+    missed: int
     """rows of no period the statement knew"""
 
 
